@@ -1,0 +1,99 @@
+/**
+ * libc under its own names: the functions and constants of this program, as glibc's headers have them.
+ *
+ * The constants are the same on x86-64 and arm64 (both use Linux's asm-generic values). Functions return
+ * what they return in C; see the man page of that name.
+ */
+import { dlopen, FFIType } from "bun:ffi";
+
+export const NULL = null;
+
+// unistd.h
+export const STDIN_FILENO = 0;
+export const STDOUT_FILENO = 1;
+export const STDERR_FILENO = 2;
+
+// sys/wait.h
+export const WNOHANG = 1;
+
+// sys/mman.h
+export const PROT_READ = 0x1;
+export const PROT_WRITE = 0x2;
+export const PROT_EXEC = 0x4;
+export const MAP_PRIVATE = 0x02;
+export const MAP_ANONYMOUS = 0x20;
+export const MAP_FAILED = -1;
+
+// fcntl.h
+export const F_GETFD = 1;
+export const FD_CLOEXEC = 1;
+
+// signal.h
+export const SIG_DFL = 0;
+export const SIG_SETMASK = 2;
+export const SIGINT = 2;
+export const SIGILL = 4;
+export const SIGTRAP = 5;
+export const SIGABRT = 6;
+export const SIGBUS = 7;
+export const SIGFPE = 8;
+export const SIGSEGV = 11;
+export const SIGPIPE = 13;
+export const SIGTERM = 15;
+export const SIGCHLD = 17;
+export const SIGXFSZ = 25;
+export const SIGPWR = 30;
+export const SIGSYS = 31;
+export const SA_NOCLDSTOP = 0x1;
+
+const { symbols } = loadLibc();
+
+function loadLibc() {
+  try {
+    if (process.platform !== "linux" || !["x64", "arm64"].includes(process.arch)) throw new Error();
+    return dlopen("libc.so.6", {
+      __errno_location: { args: [], returns: "ptr" },
+      _exit: { args: ["i32"], returns: "void" },
+      close: { args: ["i32"], returns: "i32" },
+      // Variadic in C; called with no more than the format, it takes its arguments as any other function.
+      dprintf: { args: ["i32", "cstring"], returns: "i32" },
+      fcntl: { args: ["i32", "i32"], returns: "i32" },
+      getpid: { args: [], returns: "i32" },
+      // As a pointer, MAP_FAILED would be 2 ** 64.
+      mmap: { args: ["ptr", "u64", "i32", "i32", "i32", "i64"], returns: FFIType.i64_fast },
+      mprotect: { args: ["ptr", "u64", "i32"], returns: "i32" },
+      pause: { args: [], returns: "i32" },
+      readlink: { args: ["cstring", "buffer", "u64"], returns: FFIType.i64_fast },
+      sigaction: { args: ["i32", "ptr", "ptr"], returns: "i32" },
+      sigprocmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
+      strsignal: { args: ["i32"], returns: "cstring" },
+      waitpid: { args: ["i32", "ptr", "i32"], returns: "i32" },
+      write: { args: ["i32", "buffer", "u64"], returns: FFIType.i64_fast },
+    });
+  } catch {
+    console.error(
+      `Error: pause needs Linux with glibc on x64 or arm64, not ${process.platform} ${process.arch}`,
+    );
+    process.exit(1);
+  }
+}
+
+export const {
+  __errno_location,
+  _exit,
+  close,
+  dprintf,
+  fcntl,
+  getpid,
+  mmap,
+  mprotect,
+  pause,
+  readlink,
+  sigprocmask,
+  strsignal,
+  waitpid,
+  write,
+} = symbols;
+
+/** sigaction(2) as libc has it, on addresses. `sigaction.ts` is the one to call. */
+export const sigaction = symbols.sigaction;
