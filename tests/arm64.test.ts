@@ -1,0 +1,58 @@
+/**
+ * The arm64 executable under qemu-user: every instruction of the routines is decoded by something that is not ours.
+ */
+import { beforeAll, describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { version } from "../package.json" with { type: "json" };
+import { childrenOf, dist, expectTerminates, missing, must, output, Pod, proc, root, until } from "./host.ts";
+
+const LIBRARIES = "/usr/aarch64-linux-gnu";
+const how = missing({ "qemu-aarch64-static": "qemu-user-static", [LIBRARIES]: "libc6-arm64-cross" });
+const executable = join(dist, "pause-arm64");
+const qemu = ["qemu-aarch64-static", "-L", LIBRARIES, executable];
+
+describe.skipIf(how !== "")(`arm64${how && ` (skipped: ${how})`}`, () => {
+  beforeAll(() => {
+    must(
+      "npm",
+      "--prefix",
+      root,
+      "run",
+      "-s",
+      "build",
+      "--",
+      "--target=bun-linux-arm64",
+      "--outfile",
+      executable,
+    );
+  });
+
+  /** arm64 has no pause(2): glibc's calls ppoll, which is 271 on the x86-64 below, as pause is 34. */
+  const sleepsInPause = (pid: number) => /^(271|34) /.test(proc(pid, "syscall"));
+
+  test("prints the version", () => {
+    expect(output([...qemu, "-v"])).toMatchObject({
+      stdout: `init.ts ${version}\n`,
+      stderr: "",
+      exitCode: 0,
+    });
+  });
+
+  test("warns where it is not PID 1", async () => {
+    const process = Bun.spawn(qemu, { stderr: "pipe" });
+    await until("pause", () => sleepsInPause(process.pid));
+    process.kill("SIGINT");
+    expect(await new Response(process.stderr).text()).toBe(
+      "Warning: pause should be the first process\nShutting down, got signal: Interrupt\n",
+    );
+    expect(await process.exited).toBe(0);
+  });
+
+  test("as PID 1 it reaps every orphan and ends on SIGTERM", async () => {
+    await using pod = await Pod.start(qemu);
+    await until("pause", () => sleepsInPause(pod.pid));
+    expect(pod.exec("sh", "-c", 'for i in $(seq 50); do sh -c "sleep 0.01 &"; done').exitCode).toBe(0);
+    await until("no child", () => childrenOf(pod.pid).length === 0 && pod.others().length === 0);
+    await expectTerminates(pod);
+  });
+});

@@ -1,0 +1,89 @@
+/**
+ * What the kernel refuses, on the real executable: strace makes one system call fail.
+ */
+import { expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { CC, childrenOf, dist, needs, output, pause, reference, until } from "./host.ts";
+
+const strace = needs({ strace: "strace", ...CC });
+
+/** The calls of one system call, or of a class of them, that a program makes until it pauses, in their order. */
+async function calls(executable: string, name: string): Promise<string[]> {
+  const file = join(dist, `${name}.strace`);
+  await rm(file, { force: true });
+  const tracer = Bun.spawn(["strace", "-o", file, "-e", `trace=${name},pause`, executable], {
+    stderr: "ignore",
+  });
+  const lines = () => (existsSync(file) ? readFileSync(file, "utf8").split("\n") : []);
+  await until("pause", () => lines().some((line) => line.startsWith("pause(")));
+  for (const pid of childrenOf(tracer.pid)) process.kill(pid, "SIGTERM");
+  await tracer.exited;
+  return lines().filter((line) => !line.startsWith("pause("));
+}
+
+/** How a program ends when the `when`th call of a system call fails. */
+const injected = (executable: string, name: string, when: number) =>
+  output([
+    "strace",
+    "-o",
+    "/dev/null",
+    "-e",
+    `trace=${name}`,
+    "-e",
+    `inject=${name}:error=EINVAL:when=${when}`,
+    executable,
+  ]);
+
+const handlers = { SIGINT: 1, SIGTERM: 2, SIGCHLD: 3 };
+
+for (const [signal, exitCode] of Object.entries(handlers)) {
+  test.skipIf(strace.skip)(strace.name(`sigaction(${signal}) fails: exit code ${exitCode}`), async () => {
+    for (const executable of [pause, reference]) {
+      const trace = await calls(executable, "rt_sigaction");
+      const when = 1 + trace.findIndex((line) => line.startsWith(`rt_sigaction(${signal}, {sa_handler=0x`));
+      expect(when).toBeGreaterThan(0);
+      expect(injected(executable, "rt_sigaction", when)).toMatchObject({
+        stdout: "",
+        stderr: "Warning: pause should be the first process\n",
+        exitCode,
+      });
+    }
+  });
+}
+
+test.skipIf(strace.skip)(
+  strace.name("memory that cannot be made executable is one line and exit code 1"),
+  async () => {
+    const trace = await calls(pause, "mprotect");
+    const when = 1 + trace.findIndex((line) => line.includes("4096, PROT_READ|PROT_EXEC"));
+    expect(when).toBeGreaterThan(0);
+    expect(injected(pause, "mprotect", when)).toMatchObject({
+      stdout: "",
+      stderr:
+        "Warning: pause should be the first process\nError: no executable memory for the signal handlers\n",
+      exitCode: 1,
+    });
+  },
+);
+
+test.skipIf(strace.skip)(
+  strace.name("no page is writable and executable at once, but for Bun's JIT"),
+  async () => {
+    const trace = await calls(pause, "mmap,mprotect");
+    const both = trace.filter((line) => /PROT_WRITE\|PROT_EXEC/.test(line));
+    expect(both.length).toBeLessThanOrEqual(1);
+  },
+);
+
+test.skipIf(strace.skip)(strace.name("no file of the working directory is read"), async () => {
+  const trace = (await calls(pause, "file")).filter((line) => /"/.test(line));
+  const paths = trace.flatMap(
+    (line) => /^(?:open|openat|access|stat|newfstatat|readlink|statx)\(.*?"([^"]*)"/.exec(line)?.[1] ?? [],
+  );
+  expect(paths.length).toBeGreaterThan(0);
+  expect(
+    paths.filter((path) => !/^\/(etc|lib|usr|proc|sys|dev)\//.test(path) && path !== "" && path !== pause),
+  ).toEqual([]);
+});

@@ -1,0 +1,59 @@
+/**
+ * What the tests run on: tools, and the executables to compare.
+ */
+import { expect } from "bun:test";
+import { existsSync, mkdirSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { version } from "../package.json" with { type: "json" };
+import { must, type Pod } from "./pod.ts";
+
+export * from "./pod.ts";
+
+export const root = resolve(import.meta.dir, "..");
+export const dist = join(root, "dist");
+mkdirSync(dist, { recursive: true });
+
+/**
+ * Says which of these tools, each with Debian's package for it, are missing: "" or the command that gets them.
+ *
+ * @throws in CI, where nothing is skipped.
+ */
+export function missing(tools: Record<string, string>): string {
+  const packages = Object.entries(tools).filter(([tool]) => Bun.which(tool) === null && !existsSync(tool));
+  if (packages.length === 0) return "";
+  const how = `apt-get install ${packages.map(([, name]) => name).join(" ")}`;
+  if (process.env.CI) throw new Error(`missing in CI: ${how}`);
+  return how;
+}
+
+/** Whether to skip, and a test name that says why. */
+export const needs = (tools: Record<string, string>) => {
+  const how = missing(tools);
+  return { skip: how !== "", name: (name: string) => (how === "" ? name : `${name} (skipped: ${how})`) };
+};
+
+export const CC = { cc: "gcc libc6-dev" };
+
+/** Compiles one of the C programs beside this file, static, into dist/. */
+export function compile(name: string): string {
+  const executable = join(dist, name);
+  const source = join(import.meta.dir, `${name}.c`);
+  must("cc", "-Os", "-static", "-s", "-Wall", "-Wextra", `-DVERSION="${version}"`, "-o", executable, source);
+  return executable;
+}
+
+export const pause = join(dist, "pause");
+/** The C program beside which everything is measured; "" without a compiler. */
+export const reference = missing(CC) === "" ? compile("reference") : "";
+/** What is tested and what it is compared with. */
+export const both = [pause, reference] as const;
+
+/** PID 1 ends with 0 on SIGTERM, with pause.c's message and nothing else. */
+export async function expectTerminates(pod: Pod): Promise<void> {
+  expect(await pod.end("SIGTERM")).toEqual({
+    stdout: "",
+    stderr: "Shutting down, got signal: Terminated\n",
+    exitCode: 0,
+    signalCode: null,
+  });
+}
