@@ -13,8 +13,8 @@ import {
   WNOHANG,
   waitpid,
 } from "./ffi/libc.ts";
-import { call, forever, handler, psignal, run, whilePositive } from "./ffi/routine.ts";
-import { atRest } from "./ffi/runtime.ts";
+import { call, forever, handler, psignal, whilePositive } from "./ffi/routine.ts";
+import { atRest, enter } from "./ffi/runtime.ts";
 import { sigaction } from "./ffi/sigaction.ts";
 import { start } from "./ffi/start.ts";
 import { version as VERSION } from "./package.json" with { type: "json" };
@@ -42,7 +42,7 @@ function main(argv: readonly string[]): number {
   if (sigaction(SIGTERM, { sa_handler: sigdown }, NULL) < 0) return 2;
   if (sigaction(SIGCHLD, { sa_handler: sigreap, sa_flags: SA_NOCLDSTOP }, NULL) < 0) return 3;
 
-  run(loop);
+  enter(loop);
   dprintf(STDERR_FILENO, "Error: infinite loop terminated\n");
   return 42;
 }

@@ -24,7 +24,11 @@ export const MAP_PRIVATE = 0x02;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_FAILED = -1;
 
+export const MADV_DONTNEED = 4;
+
 // fcntl.h
+export const O_RDONLY = 0;
+export const O_CLOEXEC = 0o2000000;
 export const F_GETFD = 1;
 export const FD_CLOEXEC = 1;
 
@@ -58,12 +62,22 @@ function loadLibc() {
       // Variadic in C; called with no more than the format, it takes its arguments as any other function.
       dprintf: { args: ["i32", "cstring"], returns: "i32" },
       fcntl: { args: ["i32", "i32"], returns: "i32" },
+      getcontext: { args: ["buffer"], returns: "i32" },
+      getpagesize: { args: [], returns: "i32" },
       getpid: { args: [], returns: "i32" },
+      madvise: { args: ["ptr", "u64", "i32"], returns: "i32" },
+      // Variadic; called without arguments for the function.
+      makecontext: { args: ["buffer", "ptr", "i32"], returns: "void" },
       // As a pointer, MAP_FAILED would be 2 ** 64.
       mmap: { args: ["ptr", "u64", "i32", "i32", "i32", "i64"], returns: FFIType.i64_fast },
       mprotect: { args: ["ptr", "u64", "i32"], returns: "i32" },
+      munmap: { args: ["ptr", "u64"], returns: "i32" },
+      open: { args: ["cstring", "i32"], returns: "i32" },
       pause: { args: [], returns: "i32" },
+      pthread_self: { args: [], returns: "ptr" },
+      read: { args: ["i32", "buffer", "u64"], returns: FFIType.i64_fast },
       readlink: { args: ["cstring", "buffer", "u64"], returns: FFIType.i64_fast },
+      setcontext: { args: ["buffer"], returns: "i32" },
       sigaction: { args: ["i32", "ptr", "ptr"], returns: "i32" },
       sigprocmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
       strsignal: { args: ["i32"], returns: "cstring" },
@@ -84,11 +98,20 @@ export const {
   close,
   dprintf,
   fcntl,
+  getcontext,
+  getpagesize,
   getpid,
+  madvise,
+  makecontext,
   mmap,
   mprotect,
+  munmap,
+  open,
   pause,
+  pthread_self,
+  read,
   readlink,
+  setcontext,
   sigprocmask,
   strsignal,
   waitpid,

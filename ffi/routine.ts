@@ -10,7 +10,7 @@
  * const loop = routine(() => [forever(call(pause))]);
  * ```
  */
-import { CFunction, type Pointer, toArrayBuffer } from "bun:ffi";
+import { type Pointer, toArrayBuffer } from "bun:ffi";
 import { aarch64 } from "./aarch64.ts";
 import {
   __errno_location,
@@ -36,6 +36,12 @@ export type Argument = number | null | string | Uint8Array;
 export interface Call {
   readonly address: number;
   readonly arguments: readonly Argument[];
+}
+
+/** Addresses from `start` up to, but not including, `end`. */
+export interface Range {
+  readonly start: number;
+  readonly end: number;
 }
 
 /** A call, or a call that is repeated while it returns more than 0, or one repeated forever. */
@@ -188,7 +194,7 @@ export function assemble(
 
 /** A routine that was declared, and its address once it is in memory. */
 export interface Routine {
-  readonly steps: () => readonly Step[];
+  readonly steps: (code: Range) => readonly Step[];
   address: number | undefined;
 }
 
@@ -198,7 +204,7 @@ export type Handler = ReadonlyMap<number, Routine>;
 const declared: Routine[] = [];
 
 /** Declares a routine. Its steps are asked for when the first address is needed: that of all routines at once. */
-export function routine(steps: () => readonly Step[]): Routine {
+export function routine(steps: (code: Range) => readonly Step[]): Routine {
   const declaration: Routine = { steps, address: undefined };
   declared.push(declaration);
   return declaration;
@@ -226,16 +232,18 @@ export function load(wanted: Routine): number {
     const code = new Code(toArrayBuffer(page as Pointer, 0, PAGE_SIZE));
     for (const declaration of declared.splice(0))
       declaration.address =
-        page + assemble(encoder, addressOf(__errno_location), declaration.steps(), code, page);
+        page +
+        assemble(
+          encoder,
+          addressOf(__errno_location),
+          declaration.steps({ start: page, end: page + PAGE_SIZE }),
+          code,
+          page,
+        );
     if (mprotect(page as Pointer, PAGE_SIZE, PROT_READ | PROT_EXEC) < 0)
       throw new Error("no executable memory for the signal handlers");
   }
   if (wanted.address === undefined)
     throw new UnsupportedRoutine("the routine was declared after the first was loaded");
   return wanted.address;
-}
-
-/** Runs a routine on this thread. */
-export function run(wanted: Routine): void {
-  CFunction({ ptr: load(wanted) as Pointer, args: [], returns: "void" })();
 }

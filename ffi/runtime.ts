@@ -1,11 +1,14 @@
 /**
  * What Bun changed in this process before the first line of ours ran, and how it is put back.
  */
+import { CFunction, type Pointer } from "bun:ffi";
 import {
   close,
   F_GETFD,
   FD_CLOEXEC,
   fcntl,
+  getcontext,
+  makecontext,
   NULL,
   readlink,
   SIG_DFL,
@@ -23,10 +26,12 @@ import {
   STDERR_FILENO,
   STDIN_FILENO,
   STDOUT_FILENO,
+  setcontext,
   sigaction,
   sigprocmask,
 } from "./libc.ts";
-import { call, type Routine, routine, type Step } from "./routine.ts";
+import { type Residence, residence } from "./memory.ts";
+import { call, load, type Range, type Routine, routine, type Step } from "./routine.ts";
 import { sizeof, structSigaction } from "./sigaction.ts";
 
 /**
@@ -76,22 +81,63 @@ export function descriptorsOfBun(): number[] {
 }
 
 /**
- * Steps after which descriptors, signal dispositions and signal mask are those that this process was given.
+ * Blocks every signal, so that no handler interrupts JavaScript, and returns the mask as it was.
  *
- * From here on every signal is blocked, until the last of the steps: while JavaScript runs, no handler
- * interrupts it. What Bun replaced without keeping it cannot be put back: whether the process was started with
- * one of Bun's signals ignored, or with SIGPWR blocked.
+ * But for SIGPWR: Bun unblocked it, whatever it had been.
  */
-function handBack(): Step[] {
+function blockSignals(): Uint8Array {
   const inherited = new Uint8Array(sizeof.sigset_t);
   sigprocmask(SIG_SETMASK, new Uint8Array(sizeof.sigset_t).fill(0xff), inherited);
-  const byDefault = structSigaction(SIG_DFL);
-  return [
-    ...descriptorsOfBun().map((fd) => call(close, fd)),
-    ...SIGNALS_OF_BUN.map((signo) => call(sigaction, signo, byDefault, NULL)),
-    call(sigprocmask, SIG_SETMASK, inherited, NULL),
-  ];
+  return inherited;
 }
 
-/** A routine that hands the process back as it came, and then does this. */
-export const atRest = (step: Step): Routine => routine(() => [...handBack(), step]);
+let home: Residence | undefined;
+
+/**
+ * A routine that hands the process back as it was given to us, gives the runtime's memory back, and then takes
+ * `step`.
+ *
+ * From when it is put into memory until just before that step, every signal is blocked.
+ */
+export const atRest = (step: Step): Routine =>
+  routine((code) => {
+    const mask = blockSignals();
+    const byDefault = structSigaction(SIG_DFL);
+    home = residence(code);
+    return [
+      ...descriptorsOfBun().map((fd) => call(close, fd)),
+      ...SIGNALS_OF_BUN.map((signo) => call(sigaction, signo, byDefault, NULL)),
+      ...(home?.steps ?? []),
+      call(sigprocmask, SIG_SETMASK, mask, NULL),
+      step,
+    ];
+  });
+
+/** Offsets in ucontext_t (sys/ucontext.h), the same on x86-64 and arm64: uc_stack is a stack_t at 16. */
+export const offsetof = { ss_sp: 16, ss_size: 32 } as const;
+
+/** More than a ucontext_t has on x86-64 (968) and arm64 (4560), in bytes. */
+const SIZEOF_UCONTEXT = 8192;
+
+/**
+ * Enters a routine that never returns.
+ *
+ * If the runtime's memory is to go, then the stack does too: the routine begins anew where the stack began, over
+ * the frames of Bun (makecontext(3)).
+ */
+export function enter(wanted: Routine): void {
+  const address = load(wanted) as Pointer;
+  if (home === undefined) CFunction({ ptr: address, args: [], returns: "void" })();
+  else resumeOn(home.stack, address);
+}
+
+/** Leaves the stack of this call for another, and calls a function there (makecontext(3)). */
+function resumeOn(stack: Range, address: Pointer): void {
+  const context = new Uint8Array(SIZEOF_UCONTEXT);
+  getcontext(context);
+  const view = new DataView(context.buffer);
+  view.setBigUint64(offsetof.ss_sp, BigInt(stack.start), true);
+  view.setBigUint64(offsetof.ss_size, BigInt(stack.end - stack.start), true);
+  makecontext(context, address, 0);
+  setcontext(context);
+}
