@@ -60,7 +60,7 @@ function loadLibc() {
       _exit: { args: ["i32"], returns: "void" },
       close: { args: ["i32"], returns: "i32" },
       // Variadic in C; called with no more than the format, it takes its arguments as any other function.
-      dprintf: { args: ["i32", "cstring"], returns: "i32" },
+      dprintf: { args: ["i32", "buffer"], returns: "i32" },
       fcntl: { args: ["i32", "i32"], returns: "i32" },
       getcontext: { args: ["buffer"], returns: "i32" },
       getpagesize: { args: [], returns: "i32" },
@@ -72,11 +72,11 @@ function loadLibc() {
       mmap: { args: ["ptr", "u64", "i32", "i32", "i32", "i64"], returns: FFIType.i64_fast },
       mprotect: { args: ["ptr", "u64", "i32"], returns: "i32" },
       munmap: { args: ["ptr", "u64"], returns: "i32" },
-      open: { args: ["cstring", "i32"], returns: "i32" },
+      open: { args: ["buffer", "i32"], returns: "i32" },
       pause: { args: [], returns: "i32" },
       pthread_self: { args: [], returns: "ptr" },
       read: { args: ["i32", "buffer", "u64"], returns: FFIType.i64_fast },
-      readlink: { args: ["cstring", "buffer", "u64"], returns: FFIType.i64_fast },
+      readlink: { args: ["buffer", "buffer", "u64"], returns: FFIType.i64_fast },
       setcontext: { args: ["buffer"], returns: "i32" },
       sigaction: { args: ["i32", "ptr", "ptr"], returns: "i32" },
       sigprocmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
@@ -92,11 +92,20 @@ function loadLibc() {
   }
 }
 
+/** A C string of ASCII characters. bun:ffi's own "cstring" takes longer to come into being than a whole start. */
+export function cString(text: string): Uint8Array {
+  const bytes = new Uint8Array(text.length + 1);
+  for (let index = 0; index < text.length; index++) bytes[index] = text.charCodeAt(index);
+  return bytes;
+}
+
+/** dprintf(3), without conversions. */
+export const dprintf = (fd: number, text: string): number => symbols.dprintf(fd, cString(text));
+
 export const {
   __errno_location,
   _exit,
   close,
-  dprintf,
   fcntl,
   getcontext,
   getpagesize,

@@ -8,6 +8,7 @@ import { type Pointer, toArrayBuffer } from "bun:ffi";
 import {
   __errno_location,
   close,
+  cString,
   getpagesize,
   MADV_DONTNEED,
   madvise,
@@ -19,7 +20,7 @@ import {
   pthread_self,
   read,
 } from "./libc.ts";
-import { addressOf, call, type Range, type Step } from "./routine.ts";
+import { addressOf, type Call, call, type Range } from "./routine.ts";
 
 /** More than glibc's struct pthread has on any architecture, in bytes (2304 on x86-64, glibc 2.36). */
 const SIZEOF_PTHREAD = 4096;
@@ -27,27 +28,27 @@ const SIZEOF_PTHREAD = 4096;
 /** How far the stack may have grown since its size was read, in bytes. */
 const STACK_MARGIN = 1 << 17;
 
-/** More stack than our routines and the libc functions they call use, in bytes. */
+/** More stack than our routines and the libc functions that they call use, in bytes. */
 const DEEPEST_FRAME = 1024;
+
+/**
+ * A hole in the address space that is unmapped together with what lies around it, in bytes: what Bun mapped
+ * since the map was read lies in such a hole.
+ */
+const HOLE = 2 ** 30;
+
+/** The size of a file of /proc that is still believed, in bytes: a start has about 60 mappings of 100 bytes. */
+const MOST = 1 << 14;
 
 // elf.h
 const PT_LOAD = 1;
 const PT_DYNAMIC = 2;
 const PT_GNU_RELRO = 0x6474e552;
 
-/** A line of /proc/PID/maps (proc_pid_maps(5)). */
-export interface Mapping extends Range {
-  /** A path, a name in brackets, or "" */
-  readonly name: string;
-}
-
-/** The size of a file of /proc that is still believed, in bytes: a start has about 60 mappings of 100 bytes each. */
-const MOST = 1 << 16;
-
-/** A file of /proc, as text; undefined if it cannot be read, or is longer than anything expected. */
-function readProc(path: string): string | undefined {
-  const fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return undefined;
+/** A file of /proc, as text; "" if it cannot be read, or is longer than anything expected. */
+function readProc(path: string): string {
+  const fd = open(cString(path), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return "";
   const bytes = new Uint8Array(MOST);
   let length = 0;
   let more: number;
@@ -56,31 +57,48 @@ function readProc(path: string): string | undefined {
     length += more;
   } while (more > 0);
   close(fd);
-  return more < 0 || length === MOST ? undefined : new TextDecoder().decode(bytes.subarray(0, length));
+  return more < 0 || length === MOST ? "" : new TextDecoder().decode(bytes.subarray(0, length));
 }
 
-/** The lines of /proc/PID/maps, in order of their addresses; undefined if one is not as proc_pid_maps(5) says. */
+/** A line of /proc/PID/maps: addresses, and a path, a name in brackets, or "". */
+export interface Mapping extends Range {
+  readonly name: string;
+}
+
+/**
+ * The lines of /proc/PID/maps, in order of their addresses (proc_pid_maps(5)): "start-end perms offset dev inode",
+ * and behind that, from column 73 on, the name if there is one.
+ *
+ * @returns undefined if there is none, or one that is not like that
+ */
 export function parseMaps(text: string): Mapping[] | undefined {
   const mappings: Mapping[] = [];
-  for (const line of text.trimEnd().split("\n")) {
-    const fields = /^([0-9a-f]+)-([0-9a-f]+) [r-][w-][x-][ps] [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ \d+ *(.*)$/.exec(
-      line,
-    );
-    const [, start, end, name] = fields ?? [];
-    if (start === undefined || end === undefined || name === undefined) return undefined;
-    mappings.push({ start: Number.parseInt(start, 16), end: Number.parseInt(end, 16), name });
+  let previous = 0;
+  for (let from = 0; from < text.length; ) {
+    const newline = text.indexOf("\n", from);
+    const dash = text.indexOf("-", from);
+    const space = text.indexOf(" ", dash);
+    const start = Number(`0x${text.slice(from, dash)}`);
+    const end = Number(`0x${text.slice(dash + 1, space)}`);
+    if (!(start >= previous && end > start && newline > space)) return undefined;
+    mappings.push({ start, end, name: text.slice(from + 73, newline) });
+    previous = end;
+    from = newline + 1;
   }
-  return mappings;
+  return mappings.length > 0 ? mappings : undefined;
 }
 
-/** The number of threads and the address where the stack began, with argc (proc_pid_stat(5), fields 20 and 28). */
+/**
+ * The number of threads and the address of argc, where the stack began (proc_pid_stat(5), fields 20 and 28).
+ *
+ * @returns undefined if these are not to be found
+ */
 export function parseStat(text: string): { threads: number; startstack: number } | undefined {
   // The second field is a name in parentheses, which may itself contain anything.
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  const [threads, startstack] = [Number(fields[20 - 3]), Number(fields[28 - 3])];
-  return Number.isSafeInteger(threads) && Number.isSafeInteger(startstack)
-    ? { threads, startstack }
-    : undefined;
+  const threads = Number(fields[20 - 3]);
+  const startstack = Number(fields[28 - 3]);
+  return threads >= 0 && startstack > 0 ? { threads, startstack } : undefined;
 }
 
 /** A shared object in memory, and the parts of it that a resting process can do without. */
@@ -105,55 +123,75 @@ interface Image extends Range {
  */
 function imageAt(base: number, pageSize: number): Image | undefined {
   const header = new DataView(toArrayBuffer(base as Pointer, 0, pageSize));
+  const uint64 = (offset: number) =>
+    header.getUint32(offset, true) + header.getUint32(offset + 4, true) * 2 ** 32;
   if (header.getUint32(0) !== 0x7f454c46) return undefined;
   const sizeofPhdr = 56;
-  const phdrs: { type: number; start: number; fileEnd: number; end: number }[] = [];
-  for (let index = 0; index < header.getUint16(56, true); index++) {
-    const phdr = Number(header.getBigUint64(32, true)) + index * sizeofPhdr;
-    if (phdr + sizeofPhdr > pageSize) return undefined;
-    const start = base + Number(header.getBigUint64(phdr + 16, true));
-    phdrs.push({
-      type: header.getUint32(phdr, true),
-      start,
-      fileEnd: start + Number(header.getBigUint64(phdr + 32, true)),
-      end: start + Number(header.getBigUint64(phdr + 40, true)),
-    });
+  const phoff = uint64(32);
+  const phdrsEnd = phoff + header.getUint16(56, true) * sizeofPhdr;
+  if (phdrsEnd > pageSize) return undefined;
+  let zero = 0;
+  let end = 0;
+  let dynamic = 0;
+  let relro = 0;
+  for (let phdr = phoff; phdr < phdrsEnd; phdr += sizeofPhdr) {
+    const type = header.getUint32(phdr, true);
+    const start = base + uint64(phdr + 16);
+    if (type === PT_LOAD) {
+      // In order of their addresses: the last one counts.
+      zero = start + uint64(phdr + 32);
+      end = start + uint64(phdr + 40);
+    }
+    if (type === PT_DYNAMIC) dynamic = start;
+    if (type === PT_GNU_RELRO) relro = start;
   }
-  const last = phdrs.findLast(({ type }) => type === PT_LOAD);
-  const dynamic = phdrs.find(({ type }) => type === PT_DYNAMIC);
-  const relro = phdrs.find(({ type }) => type === PT_GNU_RELRO);
-  if (!last || !dynamic || !relro) return undefined;
-  return {
-    start: base,
-    end: last.end,
-    relocated: { start: relro.start, end: dynamic.start },
-    zero: { start: last.fileEnd, end: last.end },
-  };
+  if (end === 0 || dynamic < relro || relro === 0) return undefined;
+  return { start: base, end, relocated: { start: relro, end: dynamic }, zero: { start: zero, end } };
 }
 
-/** The pages that a range touches. */
-const pagesOf = ({ start, end }: Range, pageSize: number): Range => ({
-  start: Math.floor(start / pageSize) * pageSize,
-  end: Math.ceil(end / pageSize) * pageSize,
-});
-
-/** What lies between ranges, within a range. */
-export function gaps(within: Range, ranges: readonly Range[]): Range[] {
+/**
+ * What of these mappings is outside of the ranges to keep, with the holes between.
+ *
+ * @param mappings in order of their addresses
+ * @param kept whole pages, in any order
+ */
+export function surplus(mappings: readonly Range[], kept: readonly Range[]): Range[] {
   const found: Range[] = [];
-  let { start } = within;
-  for (const range of ranges.toSorted((one, other) => one.start - other.start)) {
-    if (range.start > start) found.push({ start, end: range.start });
-    start = Math.max(start, range.end);
+  const ordered: Range[] = [];
+  for (const range of kept) {
+    let at = ordered.length;
+    while (at > 0 && range.start < (ordered[at - 1]?.start ?? 0)) at--;
+    ordered.splice(at, 0, range);
   }
-  if (start < within.end) found.push({ start, end: within.end });
+  let next = 0;
+  let run: { start: number; end: number } | undefined;
+  for (const mapping of mappings) {
+    let { start } = mapping;
+    while (start < mapping.end) {
+      const range = ordered[next];
+      if (range !== undefined && range.end <= start) {
+        run = undefined;
+        next++;
+      } else if (range !== undefined && range.start <= start) {
+        start = range.end;
+      } else {
+        const end = Math.min(mapping.end, range?.start ?? mapping.end);
+        if (run !== undefined && start - run.end < HOLE) {
+          run.end = end;
+        } else {
+          run = { start, end };
+          found.push(run);
+        }
+        start = end;
+      }
+    }
+  }
   return found;
 }
 
-const size = ({ start, end }: Range): number => end - start;
-
-/** Where a resting pause can go on: steps that give the rest back, and the stack on which to take them. */
+/** Where a resting pause lives: the calls that give all else back, and the stack on which to make them. */
 export interface Residence {
-  readonly steps: Step[];
+  readonly calls: readonly Call[];
   readonly stack: Range;
 }
 
@@ -164,51 +202,49 @@ export interface Residence {
  * @returns undefined if the runtime must stay: another thread is running, or the memory map is not understood
  */
 export function residence(code: Range): Residence | undefined {
-  const stat = parseStat(readProc("/proc/self/stat") ?? "");
-  const maps = parseMaps(readProc("/proc/self/maps") ?? "");
+  const stat = parseStat(readProc("/proc/self/stat"));
   // qemu-user says 0.
-  if (stat === undefined || stat.threads > 1 || maps === undefined) return undefined;
+  if (stat === undefined || stat.threads > 1) return undefined;
+  const maps = parseMaps(readProc("/proc/self/maps"));
+  if (maps === undefined) return undefined;
 
   const pageSize = getpagesize();
-  const pause_ = addressOf(pause);
-  const libcPath = maps.find(({ start, end }) => start <= pause_ && pause_ < end)?.name;
-  const libcBase = maps.find(({ name }) => name === libcPath)?.start;
-  const stack = maps.find(({ start, end }) => start <= stat.startstack && stat.startstack < end);
-  const [first, last] = [maps[0], maps.findLast(({ name }) => name !== "[vsyscall]")];
-  if (libcBase === undefined || stack?.name !== "[stack]" || !first || !last) return undefined;
-  const libc = imageAt(libcBase, pageSize);
-  if (libc === undefined) return undefined;
-
-  const pages = (start: number, end: number) => pagesOf({ start, end }, pageSize);
+  const down = (address: number) => Math.floor(address / pageSize) * pageSize;
+  const up = (address: number) => down(address + pageSize - 1);
+  const function_ = addressOf(pause);
   const errno = Number(__errno_location());
   const thread = Number(pthread_self());
   const kept: Range[] = [
     code,
-    pages(libc.start, libc.end),
-    pages(errno, errno + 4),
+    { start: down(errno), end: up(errno + 4) },
     // struct pthread: what the kernel writes to (rseq, the thread's ID) and the header with the stack guard.
-    pages(thread, thread + SIZEOF_PTHREAD),
-    // It may have grown since.
-    { start: stack.start - STACK_MARGIN, end: stack.end },
+    { start: down(thread), end: up(thread + SIZEOF_PTHREAD) },
+  ];
+  let stack: Mapping | undefined;
+  let libcPath: string | undefined;
+  for (const mapping of maps) {
+    if (mapping.start <= stat.startstack && stat.startstack < mapping.end) stack = mapping;
+    if (mapping.start <= function_ && function_ < mapping.end) libcPath = mapping.name;
     // The kernel's own: arm64's signal trampoline lies in [vdso], and a probed libc function runs in [uprobes].
-    ...maps.filter(({ name }) => name === "[vdso]" || name === "[uprobes]"),
+    if (mapping.name === "[vdso]" || mapping.name === "[uprobes]" || mapping.name === "[vsyscall]")
+      kept.push(mapping);
+  }
+  let libc: Image | undefined;
+  for (const { start, name } of maps) if (name === libcPath) libc ??= imageAt(start, pageSize);
+  if (libc === undefined || stack === undefined) return undefined;
+  const lowest = stack.start - STACK_MARGIN;
+  kept.push({ start: libc.start, end: up(libc.end) }, { start: lowest, end: stack.end });
+
+  const calls: Call[] = [];
+  for (const { start, end } of surplus(maps, kept)) calls.push(call(munmap, start, end - start));
+  const unneeded: Range[] = [
+    { start: lowest, end: down(stat.startstack - DEEPEST_FRAME) },
+    // The page of .got, which comes after it, stays.
+    { start: down(libc.relocated.start), end: down(libc.relocated.end) },
+    // So does the last page of .data: its end is zero in memory, but not in the file.
+    { start: up(libc.zero.start), end: up(libc.zero.end) },
   ];
-  const unneeded = [
-    { start: stack.start - STACK_MARGIN, end: pages(stat.startstack - DEEPEST_FRAME, stack.end).start },
-    // .got is in the next page, or the second half of this one: keep it.
-    { start: pages(libc.relocated.start, 0).start, end: pages(libc.relocated.end, 0).start },
-    // Its first page is also the last of .data, and in the file that is not followed by zeros.
-    { start: pages(0, libc.zero.start).end, end: pages(0, libc.zero.end).end },
-  ];
-  return {
-    stack: { start: stack.start, end: Math.floor(stat.startstack / 16) * 16 },
-    steps: [
-      ...gaps({ start: first.start, end: last.end }, kept).map((range) =>
-        call(munmap, range.start, size(range)),
-      ),
-      ...unneeded
-        .filter((range) => size(range) > 0)
-        .map((range) => call(madvise, range.start, size(range), MADV_DONTNEED)),
-    ],
-  };
+  for (const { start, end } of unneeded)
+    if (start < end) calls.push(call(madvise, start, end - start, MADV_DONTNEED));
+  return { calls, stack: { start: stack.start, end: Math.floor(stat.startstack / 16) * 16 } };
 }

@@ -4,6 +4,10 @@
  * A signal arrives between any two instructions, and entering JavaScript there is undefined. So a signal
  * handler is data, written down in TypeScript and assembled before the first signal can reach it.
  *
+ * What runs at every start, here and in the other modules of ffi/, is written with loops: each method of Array
+ * that is itself written in JavaScript (map, filter, find …) is compiled when it is first used, which takes
+ * longer than all the rest of this file.
+ *
  * @example
  * ```ts
  * const sigreap = handler([SIGCHLD], () => [whilePositive(call(waitpid, -1, NULL, WNOHANG))]);
@@ -14,6 +18,7 @@ import { type Pointer, toArrayBuffer } from "bun:ffi";
 import { aarch64 } from "./aarch64.ts";
 import {
   __errno_location,
+  cString,
   MAP_ANONYMOUS,
   MAP_FAILED,
   MAP_PRIVATE,
@@ -29,13 +34,15 @@ import {
 } from "./libc.ts";
 import { x86_64 } from "./x86_64.ts";
 
-/** An integer, a null pointer, or bytes whose address the routine passes (a string becomes a C string). */
-export type Argument = number | null | string | Uint8Array;
+/** An integer, a null pointer, or bytes whose address the routine passes. */
+export type Argument = number | null | Uint8Array;
 
 /** One call of a C function with constant arguments. */
 export interface Call {
   readonly address: number;
   readonly arguments: readonly Argument[];
+  /** To be repeated while it returns an int greater than 0, or forever. */
+  readonly repeat?: "while positive" | "forever";
 }
 
 /** Addresses from `start` up to, but not including, `end`. */
@@ -44,49 +51,33 @@ export interface Range {
   readonly end: number;
 }
 
-/** A call, or a call that is repeated while it returns more than 0, or one repeated forever. */
-export type Step = Call | { readonly repeat: "while positive" | "forever"; readonly call: Call };
-
-/** Machine code and the data it points to, as they grow. */
-export class Code {
+/** Memory that is being filled from its start. What does not fit throws a RangeError. */
+export interface Code {
+  readonly view: DataView;
   /** Bytes written so far. */
-  offset = 0;
-  readonly #view: DataView;
+  offset: number;
+}
 
-  /** @param memory where the bytes go; what does not fit in it throws a RangeError */
-  constructor(memory: ArrayBuffer) {
-    this.#view = new DataView(memory);
-  }
+export function bytes(code: Code, ...values: readonly number[]): void {
+  for (const value of values) code.view.setUint8(code.offset++, value);
+}
 
-  bytes(...bytes: readonly number[]): void {
-    for (const byte of bytes) this.#view.setUint8(this.offset++, byte);
-  }
+/** The lower 32 bits of an integer, least significant byte first, in two's complement. */
+export function int32(code: Code, value: number): void {
+  code.view.setInt32(code.offset, value, true);
+  code.offset += 4;
+}
 
-  /** The lower 32 bits of an integer, least significant byte first, in two's complement. */
-  int32(value: number): void {
-    this.#view.setInt32(this.offset, value, true);
-    this.offset += 4;
-  }
+/** A safe integer as 64 bits, least significant byte first, in two's complement. */
+export function int64(code: Code, value: number): void {
+  int32(code, value);
+  int32(code, Math.floor(value / 2 ** 32));
+}
 
-  /** A safe integer as 64 bits, least significant byte first, in two's complement. */
-  int64(value: number): void {
-    this.int32(value % 2 ** 32);
-    this.int32(Math.floor(value / 2 ** 32));
-  }
-
-  /** Bytes that code points to, at an offset that suits every type and every branch. */
-  data(bytes: Uint8Array): number {
-    const start = this.align();
-    new Uint8Array(this.#view.buffer).set(bytes, start);
-    this.offset += bytes.length;
-    return start;
-  }
-
-  /** Moves to the next multiple of 16 bytes. */
-  align(): number {
-    this.offset = Math.ceil(this.offset / 16) * 16;
-    return this.offset;
-  }
+/** Moves to a multiple of 16 bytes, which suits every type of data and every branch target. */
+function align(code: Code): number {
+  code.offset = Math.ceil(code.offset / 16) * 16;
+  return code.offset;
 }
 
 /** How one architecture says what a routine needs. */
@@ -120,9 +111,9 @@ const MAX_ARGUMENTS = 6;
  * @throws {UnsupportedRoutine} if the function is not one of those.
  */
 export function addressOf(libcFunction: object): number {
-  const address: unknown = Reflect.get(libcFunction, "ptr");
-  if (typeof address !== "number") throw new UnsupportedRoutine("only a function of libc can be called");
-  return address;
+  const { ptr } = libcFunction as { readonly ptr?: unknown };
+  if (typeof ptr !== "number") throw new UnsupportedRoutine("only a function of libc can be called");
+  return ptr;
 }
 
 /**
@@ -140,10 +131,10 @@ export function call(libcFunction: object, ...args: readonly Argument[]): Call {
 }
 
 /** Repeats a call that returns an int while it is greater than 0. */
-export const whilePositive = (repeated: Call): Step => ({ repeat: "while positive", call: repeated });
+export const whilePositive = (repeated: Call): Call => ({ ...repeated, repeat: "while positive" });
 
 /** Repeats a call forever. Nothing after it is reached. */
-export const forever = (repeated: Call): Step => ({ repeat: "forever", call: repeated });
+export const forever = (repeated: Call): Call => ({ ...repeated, repeat: "forever" });
 
 /**
  * psignal(3), for a handler: the same bytes on standard error in the same single write.
@@ -152,8 +143,8 @@ export const forever = (repeated: Call): Step => ({ repeat: "forever", call: rep
  * calls write(2).
  */
 export function psignal(signo: number, message: string): Call {
-  const text = new TextEncoder().encode(`${message}: ${strsignal(signo)}\n`);
-  return call(write, STDERR_FILENO, text, text.length);
+  const text = cString(`${message}: ${strsignal(signo)}\n`);
+  return call(write, STDERR_FILENO, text, text.length - 1);
 }
 
 /**
@@ -165,26 +156,30 @@ export function psignal(signo: number, message: string): Call {
 export function assemble(
   encoder: Encoder,
   errnoLocation: number,
-  steps: readonly Step[],
+  calls: readonly Call[],
   code: Code,
   base: number,
 ): number {
-  const passed = (argument: Argument): number => {
-    if (argument === null) return 0;
-    if (typeof argument === "number") return argument;
-    return (
-      base + code.data(typeof argument === "string" ? new TextEncoder().encode(`${argument}\0`) : argument)
-    );
-  };
-  const calls = steps.map((step) => {
-    const { address, arguments: args } = "call" in step ? step.call : step;
-    return { address, values: args.map(passed), repeat: "repeat" in step ? step.repeat : "never" };
-  });
-  const entry = code.align();
+  const passed: number[][] = [];
+  for (const { arguments: args } of calls) {
+    const values: number[] = [];
+    for (const value of args) {
+      if (value === null || typeof value === "number") {
+        values.push(value ?? 0);
+      } else {
+        const start = align(code);
+        new Uint8Array(code.view.buffer).set(value, start);
+        code.offset += value.length;
+        values.push(base + start);
+      }
+    }
+    passed.push(values);
+  }
+  const entry = align(code);
   encoder.prologue(code, errnoLocation);
-  for (const { address, values, repeat } of calls) {
+  for (const { address, repeat } of calls) {
     const start = code.offset;
-    encoder.call(code, address, values);
+    encoder.call(code, address, passed.shift() ?? []);
     if (repeat === "while positive") encoder.jumpIfPositive(code, start);
     if (repeat === "forever") encoder.jump(code, start);
   }
@@ -194,25 +189,32 @@ export function assemble(
 
 /** A routine that was declared, and its address once it is in memory. */
 export interface Routine {
-  readonly steps: (code: Range) => readonly Step[];
+  /** What it does, given where it will lie. */
+  readonly calls: (page: Range) => readonly Call[];
   address: number | undefined;
 }
 
 /** A signal handler: one routine for each signal it is declared for, with the signal's number built in. */
-export type Handler = ReadonlyMap<number, Routine>;
+export interface Handler {
+  readonly signals: readonly number[];
+  /** In the order of the signals. */
+  readonly routines: readonly Routine[];
+}
 
-const declared: Routine[] = [];
+let declared: Routine[] = [];
 
-/** Declares a routine. Its steps are asked for when the first address is needed: that of all routines at once. */
-export function routine(steps: (code: Range) => readonly Step[]): Routine {
-  const declaration: Routine = { steps, address: undefined };
+/** Declares a routine. Its calls are asked for when the first address is needed: that of all routines at once. */
+export function routine(calls: (page: Range) => readonly Call[]): Routine {
+  const declaration: Routine = { calls, address: undefined };
   declared.push(declaration);
   return declaration;
 }
 
-/** Declares a handler for these signals; `steps` gets the number of the signal it is to handle. */
-export function handler(signals: readonly number[], steps: (signo: number) => readonly Step[]): Handler {
-  return new Map(signals.map((signo) => [signo, routine(() => steps(signo))]));
+/** Declares a handler for these signals; `calls` gets the number of the signal it is to handle. */
+export function handler(signals: readonly number[], calls: (signo: number) => readonly Call[]): Handler {
+  const routines: Routine[] = [];
+  for (const signo of signals) routines.push(routine(() => calls(signo)));
+  return { signals, routines };
 }
 
 /**
@@ -221,29 +223,27 @@ export function handler(signals: readonly number[], steps: (signo: number) => re
  * The kernel makes arm64's instruction cache coherent when a page first becomes executable
  * (arch/arm64/mm/flush.c, __sync_icache_dcache), which is why the page is a fresh one.
  *
- * @throws {UnsupportedRoutine} if the routines fill more than a page, or one was declared too late.
+ * @throws {UnsupportedRoutine} if the routine was declared after the others were put into memory.
+ * @throws {RangeError} if the routines fill more than a page.
  * @throws {Error} if the kernel gives no such page.
  */
 export function load(wanted: Routine): number {
-  if (wanted.address === undefined) {
-    const page = Number(mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (page === MAP_FAILED) throw new Error("no memory for the signal handlers");
-    const encoder = process.arch === "arm64" ? aarch64 : x86_64;
-    const code = new Code(toArrayBuffer(page as Pointer, 0, PAGE_SIZE));
-    for (const declaration of declared.splice(0))
-      declaration.address =
-        page +
-        assemble(
-          encoder,
-          addressOf(__errno_location),
-          declaration.steps({ start: page, end: page + PAGE_SIZE }),
-          code,
-          page,
-        );
-    if (mprotect(page as Pointer, PAGE_SIZE, PROT_READ | PROT_EXEC) < 0)
-      throw new Error("no executable memory for the signal handlers");
-  }
-  if (wanted.address === undefined)
-    throw new UnsupportedRoutine("the routine was declared after the first was loaded");
+  if (declared.length > 0 && wanted.address === undefined) loadDeclared();
+  if (wanted.address === undefined) throw new UnsupportedRoutine("the routine was declared too late");
   return wanted.address;
+}
+
+function loadDeclared(): void {
+  const start = Number(mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  if (start === MAP_FAILED) throw new Error("no memory for the signal handlers");
+  const encoder = process.arch === "arm64" ? aarch64 : x86_64;
+  const code: Code = { view: new DataView(toArrayBuffer(start as Pointer, 0, PAGE_SIZE)), offset: 0 };
+  const errnoLocation = addressOf(__errno_location);
+  for (const declaration of declared) {
+    const calls = declaration.calls({ start, end: start + PAGE_SIZE });
+    declaration.address = start + assemble(encoder, errnoLocation, calls, code, start);
+  }
+  declared = [];
+  if (mprotect(start as Pointer, PAGE_SIZE, PROT_READ | PROT_EXEC) < 0)
+    throw new Error("no executable memory for the signal handlers");
 }

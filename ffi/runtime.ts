@@ -4,6 +4,7 @@
 import { CFunction, type Pointer } from "bun:ffi";
 import {
   close,
+  cString,
   F_GETFD,
   FD_CLOEXEC,
   fcntl,
@@ -25,13 +26,12 @@ import {
   SIGXFSZ,
   STDERR_FILENO,
   STDIN_FILENO,
-  STDOUT_FILENO,
   setcontext,
   sigaction,
   sigprocmask,
 } from "./libc.ts";
 import { type Residence, residence } from "./memory.ts";
-import { call, load, type Range, type Routine, routine, type Step } from "./routine.ts";
+import { type Call, call, int64, load, type Range, type Routine, routine } from "./routine.ts";
 import { sizeof, structSigaction } from "./sigaction.ts";
 
 /**
@@ -53,12 +53,14 @@ const SIGNALS_OF_BUN = [
   SIGSYS,
 ] as const;
 
-/** What the link in /proc/self/fd says of a descriptor, or "" if it is closed. */
-function linkOf(fd: number): string {
+/** Whether the link in /proc/self/fd of a descriptor says this; undefined if the descriptor is closed. */
+function isLinkedTo(link: string, fd: number): boolean | undefined {
   const target = new Uint8Array(64);
-  const length = readlink(`/proc/self/fd/${fd}`, target, target.length);
-  return length < 0 ? "" : new TextDecoder().decode(target.subarray(0, Number(length)));
+  const length = Number(readlink(cString(`/proc/self/fd/${fd}`), target, target.length));
+  return length < 0 ? undefined : new TextDecoder().decode(target.subarray(0, length)) === link;
 }
+
+const isCloseOnExec = (fd: number): boolean => fcntl(fd, F_GETFD) === FD_CLOEXEC;
 
 /**
  * The descriptors that Bun opened: /dev/null in place of a closed standard descriptor, an eventpoll, an eventfd.
@@ -68,14 +70,16 @@ function linkOf(fd: number): string {
  * got the lowest number that was free, and so there is no gap before it.
  */
 export function descriptorsOfBun(): number[] {
-  const closeOnExec = (fd: number) => fcntl(fd, F_GETFD) === FD_CLOEXEC;
-  const found = [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO].filter(closeOnExec);
-  let fd = STDERR_FILENO;
+  const found: number[] = [];
+  let fd = STDIN_FILENO;
+  for (; fd <= STDERR_FILENO; fd++) if (isCloseOnExec(fd)) found.push(fd);
   for (const link of ["anon_inode:[eventpoll]", "anon_inode:[eventfd]"]) {
-    let target: string;
-    do target = linkOf(++fd);
-    while (target !== "" && !(target === link && closeOnExec(fd)));
-    if (target !== "") found.push(fd);
+    for (; ; fd++) {
+      const linked = isLinkedTo(link, fd);
+      if (linked === undefined) return found;
+      if (linked && isCloseOnExec(fd)) break;
+    }
+    found.push(fd++);
   }
   return found;
 }
@@ -94,23 +98,22 @@ function blockSignals(): Uint8Array {
 let home: Residence | undefined;
 
 /**
- * A routine that hands the process back as it was given to us, gives the runtime's memory back, and then takes
- * `step`.
+ * A routine that hands the process back as it was given to us, gives the runtime's memory back, and then makes
+ * `last`.
  *
- * From when it is put into memory until just before that step, every signal is blocked.
+ * From when it is put into memory until just before that call, every signal is blocked.
  */
-export const atRest = (step: Step): Routine =>
-  routine((code) => {
+export const atRest = (last: Call): Routine =>
+  routine((page) => {
     const mask = blockSignals();
+    const calls: Call[] = [];
+    for (const fd of descriptorsOfBun()) calls.push(call(close, fd));
     const byDefault = structSigaction(SIG_DFL);
-    home = residence(code);
-    return [
-      ...descriptorsOfBun().map((fd) => call(close, fd)),
-      ...SIGNALS_OF_BUN.map((signo) => call(sigaction, signo, byDefault, NULL)),
-      ...(home?.steps ?? []),
-      call(sigprocmask, SIG_SETMASK, mask, NULL),
-      step,
-    ];
+    for (const signo of SIGNALS_OF_BUN) calls.push(call(sigaction, signo, byDefault, NULL));
+    home = residence(page);
+    if (home !== undefined) calls.push(...home.calls);
+    calls.push(call(sigprocmask, SIG_SETMASK, mask, NULL), last);
+    return calls;
   });
 
 /** Offsets in ucontext_t (sys/ucontext.h), the same on x86-64 and arm64: uc_stack is a stack_t at 16. */
@@ -136,8 +139,8 @@ function resumeOn(stack: Range, address: Pointer): void {
   const context = new Uint8Array(SIZEOF_UCONTEXT);
   getcontext(context);
   const view = new DataView(context.buffer);
-  view.setBigUint64(offsetof.ss_sp, BigInt(stack.start), true);
-  view.setBigUint64(offsetof.ss_size, BigInt(stack.end - stack.start), true);
+  int64({ view, offset: offsetof.ss_sp }, stack.start);
+  int64({ view, offset: offsetof.ss_size }, stack.end - stack.start);
   makecontext(context, address, 0);
   setcontext(context);
 }

@@ -12,7 +12,7 @@
  * | 152 | | size |
  */
 import * as libc from "./libc.ts";
-import { type Handler, load, UnsupportedRoutine } from "./routine.ts";
+import { type Handler, int32, int64, load, UnsupportedRoutine } from "./routine.ts";
 
 export const offsetof = { sa_handler: 0, sa_mask: 8, sa_flags: 136, sa_restorer: 144 } as const;
 export const sizeof = { sigaction: 152, sigset_t: 128 } as const;
@@ -21,8 +21,8 @@ export const sizeof = { sigaction: 152, sigset_t: 128 } as const;
 export function structSigaction(sa_handler: number, sa_flags = 0): Uint8Array {
   const bytes = new Uint8Array(sizeof.sigaction);
   const view = new DataView(bytes.buffer);
-  view.setBigUint64(offsetof.sa_handler, BigInt(sa_handler), true);
-  view.setInt32(offsetof.sa_flags, sa_flags, true);
+  int64({ view, offset: offsetof.sa_handler }, sa_handler);
+  int32({ view, offset: offsetof.sa_flags }, sa_flags);
   return bytes;
 }
 
@@ -42,7 +42,7 @@ export function sigaction(
   act: { sa_handler: Handler; sa_flags?: number },
   oldact: null,
 ): number {
-  const forSignal = act.sa_handler.get(signo);
+  const forSignal = act.sa_handler.routines[act.sa_handler.signals.indexOf(signo)];
   if (forSignal === undefined)
     throw new UnsupportedRoutine(`the handler was not declared for signal ${signo}`);
   return libc.sigaction(signo, structSigaction(load(forSignal), act.sa_flags), oldact);

@@ -1,4 +1,4 @@
-import { _exit, STDERR_FILENO, write } from "./libc.ts";
+import { _exit, cString, STDERR_FILENO, write } from "./libc.ts";
 
 /**
  * Runs `main` with the arguments of the program, without its name, and ends the process with what it returns.
@@ -11,8 +11,8 @@ export function start(main: (argv: readonly string[]) => number): never {
   try {
     status = main(process.argv.slice(2));
   } catch (error) {
-    const line = new TextEncoder().encode(`Error: ${error instanceof Error ? error.message : error}\n`);
-    write(STDERR_FILENO, line, line.length);
+    const line = cString(`Error: ${error instanceof Error ? error.message : error}\n`);
+    write(STDERR_FILENO, line, line.length - 1);
   }
   _exit(status);
   throw new Error("_exit returned");

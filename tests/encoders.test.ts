@@ -10,12 +10,11 @@ import {
   addressOf,
   assemble,
   type Call,
-  Code,
+  type Code,
   call,
   type Encoder,
   forever,
   handler,
-  type Step,
   UnsupportedRoutine,
   whilePositive,
 } from "../ffi/routine.ts";
@@ -27,9 +26,9 @@ const BASE = 0x7f00_0000_0000;
 const ERRNO_LOCATION = 0x7f12_3456_789a;
 
 /** Instructions as objdump prints them, with jump targets as offsets from the routine's start. */
-function disassemble(encoder: Encoder, steps: readonly Step[]): string[] {
+function disassemble(encoder: Encoder, steps: readonly Call[]): string[] {
   const memory = new Uint8Array(4096);
-  const into = new Code(memory.buffer);
+  const into: Code = { view: new DataView(memory.buffer), offset: 0 };
   const entry = assemble(encoder, ERRNO_LOCATION, steps, into, BASE);
   const file = join(dist, "routine.bin");
   writeFileSync(file, memory.subarray(entry, into.offset));
@@ -160,9 +159,9 @@ test.skipIf(arm.skip)(arm.name("arm64: both jumps"), () => {
   ]);
 });
 
-test("data lies before the code, each at a multiple of 16, and strings end with 0", () => {
-  const code = new Code(new ArrayBuffer(4096));
-  const steps = [call(write, 1, "abc", 3), call(write, 1, new Uint8Array([1, 2]), 2)];
+test("data lies before the code, each at a multiple of 16", () => {
+  const code: Code = { view: new DataView(new ArrayBuffer(4096)), offset: 0 };
+  const steps = [call(write, 1, new Uint8Array([9, 9, 9]), 3), call(write, 1, new Uint8Array([1, 2]), 2)];
   expect(assemble(x86_64, ERRNO_LOCATION, steps, code, BASE)).toBe(32);
 });
 
@@ -178,6 +177,12 @@ test("what no routine can be made of is refused by name", () => {
 
 test("routines that fill more than their memory are refused", () => {
   expect(() =>
-    assemble(x86_64, ERRNO_LOCATION, Array(50).fill(at(1)), new Code(new ArrayBuffer(64)), BASE),
+    assemble(
+      x86_64,
+      ERRNO_LOCATION,
+      Array(50).fill(at(1)),
+      { view: new DataView(new ArrayBuffer(64)), offset: 0 },
+      BASE,
+    ),
   ).toThrow(RangeError);
 });
