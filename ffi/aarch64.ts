@@ -12,7 +12,8 @@ function mov(code: Code, register: number, value: number): void {
   const background = value < 0 ? 0xffff : 0;
   let first = true;
   for (let index = 0; index < 4; index++) {
-    const halfword = Math.floor(value / 2 ** (16 * index)) & 0xffff;
+    const word = index < 2 ? value >>> 0 : (value - (value >>> 0)) / 2 ** 32;
+    const halfword = (word >>> (16 * (index % 2))) & 0xffff;
     const operands = (index << 21) | register;
     if (halfword === background && !(first && index === 3)) continue;
     if (!first)

@@ -77,6 +77,8 @@ function loadLibc() {
       pthread_self: { args: [], returns: "ptr" },
       read: { args: ["i32", "buffer", "u64"], returns: FFIType.i64_fast },
       readlink: { args: ["buffer", "buffer", "u64"], returns: FFIType.i64_fast },
+      // Variadic; called with one pointer behind the format.
+      sscanf: { args: ["buffer", "buffer", "buffer"], returns: "i32" },
       setcontext: { args: ["buffer"], returns: "i32" },
       sigaction: { args: ["i32", "ptr", "ptr"], returns: "i32" },
       sigprocmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
@@ -122,10 +124,28 @@ export const {
   readlink,
   setcontext,
   sigprocmask,
+  sscanf,
   strsignal,
   waitpid,
   write,
 } = symbols;
+
+/** The address of the stack guard, where that is a variable and not in the thread's block; else undefined. */
+export const __stack_chk_guard: number | undefined =
+  process.arch === "arm64"
+    ? addressOf(dlopen("libc.so.6", { __stack_chk_guard: {} }).symbols.__stack_chk_guard)
+    : undefined;
+
+/**
+ * The address of a symbol that was loaded by `dlopen` of bun:ffi, which keeps it in the property `ptr`.
+ *
+ * @throws {TypeError} if it is not one of those.
+ */
+export function addressOf(symbol: object): number {
+  const { ptr } = symbol as { readonly ptr?: unknown };
+  if (typeof ptr !== "number") throw new TypeError("not a symbol of libc");
+  return ptr;
+}
 
 /** sigaction(2) as libc has it, on addresses. `sigaction.ts` is the one to call. */
 export const sigaction = symbols.sigaction;

@@ -7,6 +7,8 @@
 import { type Pointer, toArrayBuffer } from "bun:ffi";
 import {
   __errno_location,
+  __stack_chk_guard,
+  addressOf,
   close,
   cString,
   getpagesize,
@@ -20,7 +22,7 @@ import {
   pthread_self,
   read,
 } from "./libc.ts";
-import { addressOf, type Call, call, type Range } from "./routine.ts";
+import { type Call, call, type Range } from "./routine.ts";
 
 /** More than glibc's struct pthread has on any architecture, in bytes (2304 on x86-64, glibc 2.36). */
 const SIZEOF_PTHREAD = 4096;
@@ -60,8 +62,9 @@ function readProc(path: string): string {
   return more < 0 || length === MOST ? "" : new TextDecoder().decode(bytes.subarray(0, length));
 }
 
-/** A line of /proc/PID/maps: addresses, and a path, a name in brackets, or "". */
+/** A line of /proc/PID/maps: addresses, "rwxp" or some of it, and a path, a name in brackets, or "". */
 export interface Mapping extends Range {
+  readonly permissions: string;
   readonly name: string;
 }
 
@@ -81,24 +84,19 @@ export function parseMaps(text: string): Mapping[] | undefined {
     const start = Number(`0x${text.slice(from, dash)}`);
     const end = Number(`0x${text.slice(dash + 1, space)}`);
     if (!(start >= previous && end > start && newline > space)) return undefined;
-    mappings.push({ start, end, name: text.slice(from + 73, newline) });
+    const permissions = text.slice(space + 1, space + 5);
+    mappings.push({ start, end, permissions, name: text.slice(from + 73, newline) });
     previous = end;
     from = newline + 1;
   }
   return mappings.length > 0 ? mappings : undefined;
 }
 
-/**
- * The number of threads and the address of argc, where the stack began (proc_pid_stat(5), fields 20 and 28).
- *
- * @returns undefined if these are not to be found
- */
-export function parseStat(text: string): { threads: number; startstack: number } | undefined {
+/** The address of argc, where the stack began (proc_pid_stat(5), field 28); undefined if it is not to be found. */
+export function parseStartstack(text: string): number | undefined {
   // The second field is a name in parentheses, which may itself contain anything.
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  const threads = Number(fields[20 - 3]);
-  const startstack = Number(fields[28 - 3]);
-  return threads >= 0 && startstack > 0 ? { threads, startstack } : undefined;
+  const startstack = Number(text.slice(text.lastIndexOf(")") + 2).split(" ")[28 - 3]);
+  return startstack > 0 ? startstack : undefined;
 }
 
 /** A shared object in memory, and the parts of it that a resting process can do without. */
@@ -175,7 +173,7 @@ export function surplus(mappings: readonly Range[], kept: readonly Range[]): Ran
       } else if (range !== undefined && range.start <= start) {
         start = range.end;
       } else {
-        const end = Math.min(mapping.end, range?.start ?? mapping.end);
+        const end = range !== undefined && range.start < mapping.end ? range.start : mapping.end;
         if (run !== undefined && start - run.end < HOLE) {
           run.end = end;
         } else {
@@ -199,17 +197,15 @@ export interface Residence {
  * Finds what has to stay mapped.
  *
  * @param code the page of our routines
- * @returns undefined if the runtime must stay: another thread is running, or the memory map is not understood
+ * @returns undefined if the memory map is not understood
  */
 export function residence(code: Range): Residence | undefined {
-  const stat = parseStat(readProc("/proc/self/stat"));
-  // qemu-user says 0.
-  if (stat === undefined || stat.threads > 1) return undefined;
+  const startstack = parseStartstack(readProc("/proc/self/stat"));
   const maps = parseMaps(readProc("/proc/self/maps"));
-  if (maps === undefined) return undefined;
+  if (startstack === undefined || maps === undefined) return undefined;
 
   const pageSize = getpagesize();
-  const down = (address: number) => Math.floor(address / pageSize) * pageSize;
+  const down = (address: number) => address - (address % pageSize);
   const up = (address: number) => down(address + pageSize - 1);
   const function_ = addressOf(pause);
   const errno = Number(__errno_location());
@@ -220,14 +216,19 @@ export function residence(code: Range): Residence | undefined {
     // struct pthread: what the kernel writes to (rseq, the thread's ID) and the header with the stack guard.
     { start: down(thread), end: up(thread + SIZEOF_PTHREAD) },
   ];
+  // arm64's glibc has the stack guard of all its functions in the loader.
+  if (__stack_chk_guard !== undefined)
+    kept.push({ start: down(__stack_chk_guard), end: up(__stack_chk_guard + 8) });
   let stack: Mapping | undefined;
   let libcPath: string | undefined;
   for (const mapping of maps) {
-    if (mapping.start <= stat.startstack && stat.startstack < mapping.end) stack = mapping;
+    if (mapping.start <= startstack && startstack < mapping.end) stack = mapping;
     if (mapping.start <= function_ && function_ < mapping.end) libcPath = mapping.name;
+    const { name, permissions } = mapping;
     // The kernel's own: arm64's signal trampoline lies in [vdso], and a probed libc function runs in [uprobes].
-    if (mapping.name === "[vdso]" || mapping.name === "[uprobes]" || mapping.name === "[vsyscall]")
-      kept.push(mapping);
+    if (name === "[vdso]" || name === "[uprobes]" || name === "[vsyscall]") kept.push(mapping);
+    // qemu-user's signal trampoline.
+    if (name === "" && permissions === "r-xp") kept.push(mapping);
   }
   let libc: Image | undefined;
   for (const { start, name } of maps) if (name === libcPath) libc ??= imageAt(start, pageSize);
@@ -238,7 +239,7 @@ export function residence(code: Range): Residence | undefined {
   const calls: Call[] = [];
   for (const { start, end } of surplus(maps, kept)) calls.push(call(munmap, start, end - start));
   const unneeded: Range[] = [
-    { start: lowest, end: down(stat.startstack - DEEPEST_FRAME) },
+    { start: lowest, end: down(startstack - DEEPEST_FRAME) },
     // The page of .got, which comes after it, stays.
     { start: down(libc.relocated.start), end: down(libc.relocated.end) },
     // So does the last page of .data: its end is zero in memory, but not in the file.
@@ -246,5 +247,5 @@ export function residence(code: Range): Residence | undefined {
   ];
   for (const { start, end } of unneeded)
     if (start < end) calls.push(call(madvise, start, end - start, MADV_DONTNEED));
-  return { calls, stack: { start: stack.start, end: Math.floor(stat.startstack / 16) * 16 } };
+  return { calls, stack: { start: stack.start, end: startstack - (startstack % 16) } };
 }

@@ -4,9 +4,9 @@
  * A signal arrives between any two instructions, and entering JavaScript there is undefined. So a signal
  * handler is data, written down in TypeScript and assembled before the first signal can reach it.
  *
- * What runs at every start, here and in the other modules of ffi/, is written with loops: each method of Array
- * that is itself written in JavaScript (map, filter, find …) is compiled when it is first used, which takes
- * longer than all the rest of this file.
+ * What runs at every start, here and in the other modules of ffi/, does without most of JavaScript's library: its
+ * parts come into being when they are first used, and Math, Reflect, TextEncoder, or a method of Array that is
+ * itself written in JavaScript (map, filter, sort …) then takes as long as all the rest of this file.
  *
  * @example
  * ```ts
@@ -18,6 +18,7 @@ import { type Pointer, toArrayBuffer } from "bun:ffi";
 import { aarch64 } from "./aarch64.ts";
 import {
   __errno_location,
+  addressOf,
   cString,
   MAP_ANONYMOUS,
   MAP_FAILED,
@@ -70,13 +71,14 @@ export function int32(code: Code, value: number): void {
 
 /** A safe integer as 64 bits, least significant byte first, in two's complement. */
 export function int64(code: Code, value: number): void {
-  int32(code, value);
-  int32(code, Math.floor(value / 2 ** 32));
+  const low = value >>> 0;
+  int32(code, low);
+  int32(code, (value - low) / 2 ** 32);
 }
 
 /** Moves to a multiple of 16 bytes, which suits every type of data and every branch target. */
 function align(code: Code): number {
-  code.offset = Math.ceil(code.offset / 16) * 16;
+  code.offset = (code.offset + 15) & ~15;
   return code.offset;
 }
 
@@ -106,19 +108,9 @@ const PAGE_SIZE = 4096;
 const MAX_ARGUMENTS = 6;
 
 /**
- * The address of a function loaded by `dlopen` of bun:ffi, which keeps it in the property `ptr`.
- *
- * @throws {UnsupportedRoutine} if the function is not one of those.
- */
-export function addressOf(libcFunction: object): number {
-  const { ptr } = libcFunction as { readonly ptr?: unknown };
-  if (typeof ptr !== "number") throw new UnsupportedRoutine("only a function of libc can be called");
-  return ptr;
-}
-
-/**
  * Describes a call of a libc function; it is made when the routine runs.
  *
+ * @throws {TypeError} if the function was not loaded from libc.
  * @throws {UnsupportedRoutine} if there are more than six arguments, or one that fits no register.
  */
 export function call(libcFunction: object, ...args: readonly Argument[]): Call {
@@ -129,6 +121,9 @@ export function call(libcFunction: object, ...args: readonly Argument[]): Call {
       throw new UnsupportedRoutine(`${value} fits no register`);
   return { address: addressOf(libcFunction), arguments: args };
 }
+
+/** Describes a call of a routine that is in memory. */
+export const goto = (target: Routine): Call => ({ address: load(target), arguments: [] });
 
 /** Repeats a call that returns an int while it is greater than 0. */
 export const whilePositive = (repeated: Call): Call => ({ ...repeated, repeat: "while positive" });
@@ -167,10 +162,8 @@ export function assemble(
       if (value === null || typeof value === "number") {
         values.push(value ?? 0);
       } else {
-        const start = align(code);
-        new Uint8Array(code.view.buffer).set(value, start);
-        code.offset += value.length;
-        values.push(base + start);
+        values.push(base + align(code));
+        for (let index = 0; index < value.length; index++) bytes(code, value[index] ?? 0);
       }
     }
     passed.push(values);

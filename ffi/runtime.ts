@@ -11,6 +11,10 @@ import {
   getcontext,
   makecontext,
   NULL,
+  O_CLOEXEC,
+  O_RDONLY,
+  open,
+  read,
   readlink,
   SIG_DFL,
   SIG_SETMASK,
@@ -29,9 +33,10 @@ import {
   setcontext,
   sigaction,
   sigprocmask,
+  sscanf,
 } from "./libc.ts";
-import { type Residence, residence } from "./memory.ts";
-import { type Call, call, int64, load, type Range, type Routine, routine } from "./routine.ts";
+import { residence } from "./memory.ts";
+import { type Call, call, goto, int64, load, type Range, type Routine, routine } from "./routine.ts";
 import { sizeof, structSigaction } from "./sigaction.ts";
 
 /**
@@ -41,17 +46,23 @@ import { sizeof, structSigaction } from "./sigaction.ts";
  * kernel discards it (pid_namespaces(7)).
  */
 const SIGNALS_OF_BUN = [
+  SIGSEGV,
+  SIGBUS,
   SIGILL,
   SIGTRAP,
   SIGABRT,
-  SIGBUS,
   SIGFPE,
-  SIGSEGV,
   SIGPIPE,
   SIGXFSZ,
   SIGPWR,
   SIGSYS,
 ] as const;
+
+/** Puts the signals that Bun catches or ignores back to their defaults. To be done first: its handlers can hang. */
+export function resetSignals(): void {
+  const byDefault = structSigaction(SIG_DFL);
+  for (const signo of SIGNALS_OF_BUN) sigaction(signo, byDefault, NULL);
+}
 
 /** Whether the link in /proc/self/fd of a descriptor says this; undefined if the descriptor is closed. */
 function isLinkedTo(link: string, fd: number): boolean | undefined {
@@ -95,26 +106,37 @@ function blockSignals(): Uint8Array {
   return inherited;
 }
 
-let home: Residence | undefined;
+/** A program's last routine. */
+export interface Rest {
+  readonly loop: Routine;
+  /** Gives the memory of the runtime back, and then enters `loop`. */
+  readonly withoutRuntime: Routine;
+  /** Where `withoutRuntime` runs; undefined if the runtime has to stay. */
+  stack: Range | undefined;
+}
 
 /**
- * A routine that hands the process back as it was given to us, gives the runtime's memory back, and then makes
- * `last`.
+ * Declares the routine in which the program stays. It first hands the process back as it came: closes the
+ * descriptors of Bun and restores the signal mask.
  *
- * From when it is put into memory until just before that call, every signal is blocked.
+ * From when it is put into memory until just before its last call, every signal is blocked.
  */
-export const atRest = (last: Call): Routine =>
-  routine((page) => {
+export function atRest(last: Call): Rest {
+  const loop = routine(() => {
     const mask = blockSignals();
     const calls: Call[] = [];
     for (const fd of descriptorsOfBun()) calls.push(call(close, fd));
-    const byDefault = structSigaction(SIG_DFL);
-    for (const signo of SIGNALS_OF_BUN) calls.push(call(sigaction, signo, byDefault, NULL));
-    home = residence(page);
-    if (home !== undefined) calls.push(...home.calls);
     calls.push(call(sigprocmask, SIG_SETMASK, mask, NULL), last);
     return calls;
   });
+  const withoutRuntime = routine((page) => {
+    const home = residence(page);
+    rest.stack = home?.stack;
+    return [...(home?.calls ?? []), goto(loop)];
+  });
+  const rest: Rest = { loop, withoutRuntime, stack: undefined };
+  return rest;
+}
 
 /** Offsets in ucontext_t (sys/ucontext.h), the same on x86-64 and arm64: uc_stack is a stack_t at 16. */
 export const offsetof = { ss_sp: 16, ss_size: 32 } as const;
@@ -122,25 +144,37 @@ export const offsetof = { ss_sp: 16, ss_size: 32 } as const;
 /** More than a ucontext_t has on x86-64 (968) and arm64 (4560), in bytes. */
 const SIZEOF_UCONTEXT = 8192;
 
+/** The number of threads in /proc/PID/stat (proc_pid_stat(5), field 20), for sscanf(3). */
+const NUM_THREADS = `%*d (%*[^)]) %*c${" %*s".repeat(16)} %d`;
+
 /**
- * Enters a routine that never returns.
+ * Enters the routine in which the program stays. It never returns.
  *
- * If the runtime's memory is to go, then the stack does too: the routine begins anew where the stack began, over
- * the frames of Bun (makecontext(3)).
+ * With the runtime goes the stack that it used: the routine begins anew where the stack began, over the frames of
+ * Bun (makecontext(3)). If there is another thread, which would be left without its code, the runtime stays.
  */
-export function enter(wanted: Routine): void {
-  const address = load(wanted) as Pointer;
-  if (home === undefined) CFunction({ ptr: address, args: [], returns: "void" })();
-  else resumeOn(home.stack, address);
+export function enter({ loop, withoutRuntime, stack }: Rest): void {
+  if (stack !== undefined) {
+    const context = new Uint8Array(SIZEOF_UCONTEXT);
+    getcontext(context);
+    const view = new DataView(context.buffer);
+    int64({ view, offset: offsetof.ss_sp }, stack.start);
+    int64({ view, offset: offsetof.ss_size }, stack.end - stack.start);
+    makecontext(context, load(withoutRuntime) as Pointer, 0);
+    const path = cString("/proc/self/stat");
+    const format = cString(NUM_THREADS);
+    const text = new Uint8Array(1024);
+    const threads = new Int32Array([UNKNOWN]);
+    // From here on no function of JavaScript is entered, no loop is run and nothing is allocated: nothing that
+    // makes the runtime start a thread.
+    const fd = open(path, O_RDONLY | O_CLOEXEC);
+    read(fd, text, 1023);
+    close(fd);
+    sscanf(text, format, threads);
+    // qemu-user says 0.
+    if (threads[0] === 1 || threads[0] === 0) setcontext(context);
+  }
+  CFunction({ ptr: load(loop) as Pointer, args: [], returns: "void" })();
 }
 
-/** Leaves the stack of this call for another, and calls a function there (makecontext(3)). */
-function resumeOn(stack: Range, address: Pointer): void {
-  const context = new Uint8Array(SIZEOF_UCONTEXT);
-  getcontext(context);
-  const view = new DataView(context.buffer);
-  int64({ view, offset: offsetof.ss_sp }, stack.start);
-  int64({ view, offset: offsetof.ss_size }, stack.end - stack.start);
-  makecontext(context, address, 0);
-  setcontext(context);
-}
+const UNKNOWN = -1;

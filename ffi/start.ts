@@ -1,4 +1,5 @@
 import { _exit, cString, STDERR_FILENO, write } from "./libc.ts";
+import { resetSignals } from "./runtime.ts";
 
 /**
  * Runs `main` with the arguments of the program, without its name, and ends the process with what it returns.
@@ -8,6 +9,7 @@ import { _exit, cString, STDERR_FILENO, write } from "./libc.ts";
  */
 export function start(main: (argv: readonly string[]) => number): never {
   let status = 1;
+  resetSignals();
   try {
     status = main(process.argv.slice(2));
   } catch (error) {
