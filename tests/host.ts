@@ -57,3 +57,10 @@ export async function expectTerminates(pod: Pod): Promise<void> {
     signalCode: null,
   });
 }
+
+/** Runs `npm run image`, once in a run of the tests. */
+export function buildImage(): void {
+  if (Reflect.get(globalThis, "imageIsBuilt")) return;
+  must("npm", "--prefix", root, "run", "-s", "image");
+  Reflect.set(globalThis, "imageIsBuilt", true);
+}

@@ -1,0 +1,398 @@
+/**
+ * The image in the real runtimes: crun, runc, podman, and containerd by its Container Runtime Interface.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { credentials, loadPackageDefinition } from "@grpc/grpc-js";
+import { loadSync } from "@grpc/proto-loader";
+import { version } from "../package.json" with { type: "json" };
+import {
+  buildImage,
+  childrenOf,
+  dist,
+  missing,
+  must,
+  output,
+  proc,
+  resting,
+  root,
+  status,
+  until,
+} from "./host.ts";
+
+const IMAGE = `localhost/pause:${version}`;
+const APPLICATION = "localhost/application:1";
+const how =
+  process.getuid?.() === 0
+    ? missing({
+        buildah: "buildah",
+        podman: "podman",
+        crun: "crun",
+        runc: "runc",
+        containerd: "containerd",
+        "/usr/share/containers/seccomp.json": "golang-github-containers-common",
+        "/bin/busybox": "busybox-static",
+      })
+    : "run the tests as root";
+
+const orphans = (count: number) =>
+  `i=0; while [ $i -lt ${count} ]; do (busybox sleep 0.1 &) >/dev/null 2>&1; i=$((i+1)); done`;
+
+/** A mount namespace in which no empty cgroup2 hides the version that the runtimes can use. */
+class Workshop {
+  readonly folder = mkdtempSync(join(tmpdir(), "pause-runtimes-"));
+  readonly #holder = Bun.spawn(
+    [
+      "unshare",
+      "--mount",
+      "sh",
+      "-c",
+      "umount /sys/fs/cgroup/unified 2>/dev/null; echo ready; exec sleep infinity",
+    ],
+    { stdio: ["ignore", "pipe", "ignore"] },
+  );
+
+  async ready(): Promise<void> {
+    await this.#holder.stdout.getReader().read();
+  }
+
+  /** The command line that runs a command there. */
+  inside(...command: readonly string[]): string[] {
+    return ["nsenter", `--mount=/proc/${this.#holder.pid}/ns/mnt`, "--", ...command];
+  }
+
+  /** Runs a command there; it has to succeed. */
+  must(...command: readonly string[]): string {
+    return must(...this.inside(...command));
+  }
+
+  /** A root file system with busybox only, for the containers beside the pause container. */
+  application(): string {
+    const folder = join(this.folder, "application");
+    mkdirSync(join(folder, "bin"), { recursive: true });
+    copyFileSync("/bin/busybox", join(folder, "bin/busybox"));
+    must("chmod", "755", join(folder, "bin/busybox"));
+    symlinkSync("busybox", join(folder, "bin/sh"));
+    writeFileSync(join(folder, "Containerfile"), "FROM scratch\nCOPY bin /bin\nENV PATH=/bin\n");
+    return folder;
+  }
+
+  [Symbol.dispose](): void {
+    this.#holder.kill("SIGKILL");
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** PID 1 of a process's PID namespace is at rest in ours. */
+async function expectAtRest(pid: number): Promise<void> {
+  await until(`PID 1 at rest: ${proc(pid, "status")}`, () => resting(pid));
+  expect(status(pid, "Threads")).toBe("1");
+  expect(Number.parseInt(status(pid, "RssAnon"), 10)).toBeLessThan(300);
+}
+
+describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
+  const workshop = new Workshop();
+
+  beforeAll(async () => {
+    buildImage();
+    await workshop.ready();
+  }, 900_000);
+  afterAll(() => workshop[Symbol.dispose]());
+
+  /** The default profile of the runtimes' own package, as an OCI runtime takes it: without its conditions. */
+  function defaultSeccomp(): object {
+    interface Rule {
+      includes?: { caps?: string[]; arches?: string[]; minKernel?: string };
+      [field: string]: unknown;
+    }
+    const profile = JSON.parse(readFileSync("/usr/share/containers/seccomp.json", "utf8"));
+    const syscalls = (profile.syscalls as Rule[])
+      .filter(({ includes }) => !includes?.caps && (!includes?.arches || includes.arches.includes("amd64")))
+      .map(({ names, action, args, errnoRet }) => ({ names, action, args: args ?? [], errnoRet }));
+    return { defaultAction: profile.defaultAction, architectures: ["SCMP_ARCH_X86_64"], syscalls };
+  }
+
+  for (const runtime of ["crun", "runc"]) {
+    test(`${runtime}: read-only, no capabilities, no new privileges, seccomp, 16 MiB, one process`, async () => {
+      const bundle = join(workshop.folder, `bundle-${runtime}`);
+      mkdirSync(bundle);
+      must("cp", "-r", join(dist, "rootfs/amd64"), join(bundle, "rootfs"));
+      must("sh", "-c", `cd ${bundle} && ${runtime} spec`);
+      const config = JSON.parse(readFileSync(join(bundle, "config.json"), "utf8"));
+      const { args: _args, ...process } = config.process;
+      Object.assign(config, {
+        process: {
+          ...process,
+          args: ["/pause"],
+          terminal: false,
+          user: { uid: 65535, gid: 65535 },
+          capabilities: {},
+          noNewPrivileges: true,
+        },
+        root: { path: "rootfs", readonly: true },
+      });
+      Object.assign(config.linux, {
+        cgroupsPath: `/pause-test-${runtime}`,
+        resources: { memory: { limit: 16 << 20 }, pids: { limit: 1 } },
+        seccomp: defaultSeccomp(),
+      });
+      writeFileSync(join(bundle, "config.json"), JSON.stringify(config));
+
+      const id = `pause-test-${runtime}`;
+      const run = Bun.spawn(workshop.inside(runtime, "run", "--bundle", bundle, id), {
+        stderr: "pipe",
+        stdout: "pipe",
+      });
+      let pid = 0;
+      await until("a running container", () => {
+        const { stdout, exitCode } = output(workshop.inside(runtime, "state", id));
+        if (exitCode === 0 && JSON.parse(stdout).status === "running") pid = JSON.parse(stdout).pid;
+        return pid !== 0 || run.exitCode !== null;
+      });
+      await expectAtRest(pid);
+      expect(status(pid, "Uid")).toStartWith("65535\t");
+      expect(status(pid, "CapEff")).toBe("0000000000000000");
+      expect(status(pid, "Seccomp")).toBe("2");
+      workshop.must(runtime, "kill", id, "TERM");
+      expect(await run.exited).toBe(0);
+      expect(await new Response(run.stderr).text()).toBe("Shutting down, got signal: Terminated\n");
+    });
+  }
+
+  describe("podman", () => {
+    const conf = join(workshop.folder, "containers.conf");
+    const store = [
+      "--root",
+      join(workshop.folder, "root"),
+      "--runroot",
+      join(workshop.folder, "run"),
+      "--storage-driver",
+      "vfs",
+    ];
+    const podman = (...args: readonly string[]) => [
+      "env",
+      `CONTAINERS_CONF=${conf}`,
+      "podman",
+      ...store,
+      ...args,
+    ];
+
+    beforeAll(() => {
+      // The example, and what a machine without CAP_SYS_RESOURCE and without systemd needs.
+      const example = readFileSync(join(root, "examples/podman/containers.conf"), "utf8");
+      const machine = 'cgroup_manager = "cgroupfs"\nruntime = "crun"\nevents_logger = "file"\n';
+      const limits = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n';
+      writeFileSync(conf, example + machine + limits);
+      workshop.must(...podman("load", "--quiet", "--input", join(dist, "pause.oci.tar")));
+      workshop.must("buildah", ...store, "build", "--quiet", "--tag", APPLICATION, workshop.application());
+    }, 300_000);
+
+    test("run and stop: it ends by SIGTERM, with 0", () => {
+      workshop.must(...podman("run", "--detach", "--name", "alone", "--network=none", IMAGE));
+      workshop.must(...podman("stop", "--time", "60", "alone"));
+      expect(workshop.must(...podman("inspect", "--format", "{{.State.ExitCode}}", "alone"))).toBe("0\n");
+      expect(output(workshop.inside(...podman("logs", "alone"))).stderr).toBe(
+        "Shutting down, got signal: Terminated\n",
+      );
+      workshop.must(...podman("rm", "alone"));
+    });
+
+    test("run IMAGE -v prints the version", () => {
+      expect(workshop.must(...podman("run", "--rm", "--network=none", IMAGE, "-v"))).toBe(
+        `init.ts ${version}\n`,
+      );
+    });
+
+    test("a pod of two: PID 1 of both, 1,000 orphans and a killed exec leave no zombie", async () => {
+      workshop.must(
+        ...podman("pod", "create", "--name", "pod", "--share", "pid,ipc,net,uts", "--network=none"),
+      );
+      for (const name of ["one", "two"])
+        workshop.must(
+          ...podman(
+            "run",
+            "--detach",
+            "--pod",
+            "pod",
+            "--name",
+            name,
+            APPLICATION,
+            "busybox",
+            "sleep",
+            "10000",
+          ),
+        );
+      const ps = (name: string) =>
+        workshop.must(...podman("exec", name, "busybox", "ps", "-o", "pid,stat,args"));
+      for (const name of ["one", "two"]) expect(ps(name)).toMatch(/^ *1 S +\/pause$/m);
+      const pid = Number(workshop.must(...podman("inspect", "--format", "{{.State.Pid}}", "one")));
+      const infra = workshop
+        .must(...podman("pod", "inspect", "--format", "{{.InfraContainerID}}", "pod"))
+        .trim();
+      const first = Number(workshop.must(...podman("inspect", "--format", "{{.State.Pid}}", infra)));
+      await expectAtRest(first);
+      expect(status(pid, "State")).not.toBe("");
+
+      workshop.must(...podman("exec", "two", "sh", "-c", orphans(1000)));
+      const killed = Bun.spawn(
+        workshop.inside(...podman("exec", "one", "sh", "-c", "busybox sleep 600; true")),
+        { stdout: "ignore" },
+      );
+      await until("the exec", () => /sleep 600/.test(ps("two")));
+      killed.kill("SIGKILL");
+      workshop.must(...podman("exec", "two", "busybox", "pkill", "-9", "-f", "sleep 600"));
+      await killed.exited;
+      await until(
+        "no zombie and no orphan",
+        () => !/ Z |sleep 0.1|sleep 600/.test(ps("two").replace(/^.*ps -o.*$/m, "")),
+      );
+      expect(childrenOf(first)).toEqual([]);
+
+      output(workshop.inside(...podman("pod", "stop", "--time", "60", "pod")));
+      expect(workshop.must(...podman("inspect", "--format", "{{.State.ExitCode}}", infra))).toBe("0\n");
+      workshop.must(...podman("pod", "rm", "--force", "pod"));
+      expect(workshop.must(...podman("ps", "--all", "--quiet"))).toBe("");
+    }, 120_000);
+  });
+
+  describe("containerd", () => {
+    const socket = join(workshop.folder, "containerd.sock");
+    let daemon: Bun.Subprocess;
+    let call: (method: string, request: object) => Promise<Record<string, unknown>>;
+
+    beforeAll(async () => {
+      const example = readFileSync(join(root, "examples/containerd-1.x/config.toml"), "utf8");
+      const machine = `
+        restrict_oom_score_adj = true
+        disable_hugetlb_controller = true
+        disable_apparmor = true
+        [plugins."io.containerd.grpc.v1.cri".containerd]
+        snapshotter = "native"
+        [grpc]
+        address = "${socket}"`;
+      const paths = `root = "${workshop.folder}/containerd-root"\nstate = "${workshop.folder}/containerd-state"\n`;
+      writeFileSync(join(workshop.folder, "config.toml"), paths + example + machine);
+      daemon = Bun.spawn(workshop.inside("containerd", "--config", join(workshop.folder, "config.toml")), {
+        stdio: ["ignore", "ignore", Bun.file(join(dist, "containerd.log"))],
+      });
+      const ctr = (...args: readonly string[]) => [
+        "ctr",
+        "--address",
+        socket,
+        "--namespace",
+        "k8s.io",
+        ...args,
+      ];
+      await until("containerd", () => output(workshop.inside(...ctr("version"))).exitCode === 0);
+      const load = ["images", "import", "--snapshotter", "native"];
+      workshop.must(...ctr(...load, join(dist, "pause.oci.tar")));
+      const store = [
+        "--root",
+        join(workshop.folder, "root2"),
+        "--runroot",
+        join(workshop.folder, "run2"),
+        "--storage-driver",
+        "vfs",
+      ];
+      const archive = join(workshop.folder, "application.tar");
+      rmSync(join(workshop.folder, "application"), { recursive: true, force: true });
+      workshop.must("buildah", ...store, "build", "--quiet", "--tag", APPLICATION, workshop.application());
+      workshop.must(
+        "buildah",
+        ...store,
+        "push",
+        "--quiet",
+        APPLICATION,
+        `oci-archive:${archive}:${APPLICATION}`,
+      );
+      workshop.must(...ctr(...load, archive));
+
+      const definition = loadSync(join(import.meta.dir, "cri.proto"), { keepCase: true, enums: String });
+      // biome-ignore lint/suspicious/noExplicitAny: what a proto file defines has no type before it is loaded
+      const { runtime } = loadPackageDefinition(definition) as any;
+      const client = new runtime.v1.RuntimeService(`unix:${socket}`, credentials.createInsecure());
+      call = (method, request) =>
+        new Promise((resolve, reject) =>
+          client[method](request, (error: Error | null, response: Record<string, unknown>) =>
+            error ? reject(error) : resolve(response),
+          ),
+        );
+    }, 300_000);
+    afterAll(async () => {
+      daemon.kill("SIGTERM");
+      await daemon.exited;
+    });
+
+    const linux = { namespace_options: { network: "NODE", pid: "POD" } };
+    const sandboxConfig = (name: string) => ({
+      metadata: { name, uid: name, namespace: "default" },
+      linux: { cgroup_parent: "/pause-test", security_context: linux },
+    });
+    const run = async (name: string) =>
+      String((await call("RunPodSandbox", { config: sandboxConfig(name) })).pod_sandbox_id);
+    const pidOf = async (pod_sandbox_id: string) => {
+      const { info } = await call("PodSandboxStatus", { pod_sandbox_id, verbose: true });
+      return Number(JSON.parse((info as { info: string }).info).pid);
+    };
+    const remove = async (pod_sandbox_id: string) => {
+      await call("StopPodSandbox", { pod_sandbox_id });
+      await call("RemovePodSandbox", { pod_sandbox_id });
+    };
+
+    test("a pod of two: PID 1 of both, orphans and a timed-out ExecSync leave no zombie", async () => {
+      const id = await run("pair");
+      const containers: string[] = [];
+      for (const name of ["one", "two"]) {
+        const { container_id } = await call("CreateContainer", {
+          pod_sandbox_id: id,
+          sandbox_config: sandboxConfig("pair"),
+          config: {
+            metadata: { name },
+            image: { image: APPLICATION },
+            command: ["busybox", "sleep", "10000"],
+            linux: { security_context: linux },
+          },
+        });
+        await call("StartContainer", { container_id });
+        containers.push(String(container_id));
+      }
+      const exec = async (container_id: string | undefined, timeout: number, ...cmd: string[]) =>
+        String((await call("ExecSync", { container_id, cmd, timeout })).stdout);
+      const [one, two] = containers;
+      for (const container of containers)
+        expect(await exec(container, 10, "busybox", "ps", "-o", "pid,stat,args")).toMatch(
+          /^ *1 S +\/pause$/m,
+        );
+      const pid = await pidOf(id);
+      await expectAtRest(pid);
+
+      await exec(two, 60, "sh", "-c", orphans(500));
+      // A probe that takes too long, with a child that outlives it.
+      await expect(exec(one, 1, "sh", "-c", "busybox sleep 2 & busybox sleep 600")).rejects.toThrow(
+        /timeout|exceeded/i,
+      );
+      await until("no child", () => childrenOf(pid).length === 0);
+      const table = await exec(two, 10, "busybox", "ps", "-o", "pid,stat,args");
+      expect(table).not.toMatch(/ Z /);
+      if (process.env.SHOW) console.log(table);
+      await remove(id);
+      expect(status(pid, "State")).toBe("");
+    }, 120_000);
+
+    test("50 sandboxes at once come to rest, and go", async () => {
+      const ids = await Promise.all(Array.from({ length: 50 }, (_, index) => run(`many-${index}`)));
+      for (const id of ids) await expectAtRest(await pidOf(id));
+      await Promise.all(ids.map(remove));
+    }, 300_000);
+  });
+});
