@@ -20,14 +20,28 @@ interface Package {
   [field: string]: unknown;
 }
 
-const npm = Bun.spawnSync(["npm", "sbom", "--sbom-format", "spdx", "--sbom-type", "application"]);
+const npm = Bun.spawnSync([
+  "npm",
+  "sbom",
+  "--package-lock-only",
+  "--sbom-format",
+  "spdx",
+  "--sbom-type",
+  "application",
+]);
 const document = JSON.parse(npm.stdout.toString()) as {
   packages: Package[];
   relationships: object[];
   [field: string]: unknown;
 };
-const self = document.packages.find((one) => one.name === name)?.SPDXID ?? "";
-const bun = document.packages.find((one) => one.name === "bun")?.SPDXID ?? "";
+// Of what npm installs, only Bun becomes a part of the image.
+document.packages = document.packages.filter((one) => one.name === name || one.name === "bun");
+const [self = "", bun = ""] = [name, "bun"].map(
+  (wanted) => document.packages.find((one) => one.name === wanted)?.SPDXID,
+);
+document.relationships = document.relationships.filter((one) =>
+  Object.values(one).includes("SPDXRef-DOCUMENT"),
+);
 
 const relate = (from: string, relationshipType: string, to: string) =>
   document.relationships.push({ spdxElementId: from, relatedSpdxElement: to, relationshipType });
@@ -67,6 +81,7 @@ for (const architecture of Object.keys(architectures)) {
   });
   relate(SPDXID, "RUNTIME_DEPENDENCY_OF", self);
 }
+relate(bun, "BUILD_TOOL_OF", self);
 // The time and the random number that npm puts in would make each build another one.
 const digest = createHash("sha256").update(JSON.stringify(files)).digest("hex");
 Object.assign(document, {
