@@ -22,6 +22,13 @@ export interface Memory {
   file: number;
 }
 
+/** What has to go if the run is interrupted. */
+const live = new Set<Disposable>();
+process.on("SIGINT", () => {
+  for (const one of live) one[Symbol.dispose]();
+  process.exit(130);
+});
+
 /** A fresh memory cgroup, of version 2 where that has the memory controller, else of version 1. */
 class MemoryCgroup implements Disposable {
   readonly path: string;
@@ -47,6 +54,7 @@ class MemoryCgroup implements Disposable {
     } catch {
       throw new Error(`no memory cgroup can be made in ${join(mount, parent)}: run this as root`);
     }
+    live.add(this);
   }
 
   #read(file: string): string {
@@ -86,6 +94,7 @@ class MemoryCgroup implements Disposable {
     for (let left = 1000; left > 0; left--) {
       try {
         rmdirSync(this.path);
+        live.delete(this);
         return;
       } catch {
         Bun.sleepSync(5);
@@ -123,6 +132,36 @@ export async function memoryOf(command: readonly string[], count: number, ready:
   const each = (field: keyof Memory) => (full[field] - empty[field]) / count / 1024;
   return { total: each("total"), anonymous: each("anonymous"), kernel: each("kernel"), file: each("file") };
 }
+
+/** Milliseconds until `count` instances that are started one after the other are all ready; they are killed then. */
+export async function untilAllReady(
+  command: readonly string[],
+  count: number,
+  ready: Ready,
+): Promise<number> {
+  const start = performance.now();
+  const instances = Array.from({ length: count }, () =>
+    Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] }),
+  );
+  for (const { pid } of instances) await until("ready", () => ready(pid));
+  const time = performance.now() - start;
+  for (const instance of instances) instance.kill("SIGKILL");
+  await Promise.all(instances.map(({ exited }) => exited));
+  return time;
+}
+
+/** Milliseconds from SIGTERM to the end of a program that is ready. */
+export async function untilTerminated(command: readonly string[], ready: Ready): Promise<number> {
+  const instance = Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] });
+  await until("ready", () => ready(instance.pid));
+  const start = performance.now();
+  instance.kill("SIGTERM");
+  await instance.exited;
+  return performance.now() - start;
+}
+
+/** Nanoseconds that a process has run (proc_pid_schedstat, Documentation/scheduler/sched-stats.rst). */
+export const cpuTime = (pid: number): number => Number(proc(pid, "schedstat").split(" ")[0]);
 
 /** Milliseconds from before a program is started until it has ended. */
 export async function untilExit(command: readonly string[]): Promise<number> {

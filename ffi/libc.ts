@@ -52,9 +52,17 @@ export const SA_NOCLDSTOP = 0x1;
 
 const { symbols } = loadLibc();
 
+/** Ends the program, before there is a libc to do it with. */
+function refuse(reason: string): never {
+  console.error(`Error: ${reason}`);
+  process.exit(1);
+}
+
 function loadLibc() {
+  const { platform, arch } = process;
+  if (platform !== "linux" || (arch !== "x64" && arch !== "arm64"))
+    refuse(`pause needs Linux with glibc on x64 or arm64, not ${platform} ${arch}`);
   try {
-    if (process.platform !== "linux" || !["x64", "arm64"].includes(process.arch)) throw new Error();
     return dlopen("libc.so.6", {
       __errno_location: { args: [], returns: "ptr" },
       _exit: { args: ["i32"], returns: "void" },
@@ -65,6 +73,7 @@ function loadLibc() {
       getcontext: { args: ["buffer"], returns: "i32" },
       getpagesize: { args: [], returns: "i32" },
       getpid: { args: [], returns: "i32" },
+      kill: { args: ["i32", "i32"], returns: "i32" },
       madvise: { args: ["ptr", "u64", "i32"], returns: "i32" },
       // Variadic; called without arguments for the function.
       makecontext: { args: ["buffer", "ptr", "i32"], returns: "void" },
@@ -86,11 +95,9 @@ function loadLibc() {
       waitpid: { args: ["i32", "ptr", "i32"], returns: "i32" },
       write: { args: ["i32", "buffer", "u64"], returns: FFIType.i64_fast },
     });
-  } catch {
-    console.error(
-      `Error: pause needs Linux with glibc on x64 or arm64, not ${process.platform} ${process.arch}`,
-    );
-    process.exit(1);
+  } catch (error) {
+    // Among others: another libc, or BUN_JSC_useJIT=0, without which bun:ffi cannot call anything.
+    refuse(`libc cannot be called: ${error instanceof Error ? error.message : error}`);
   }
 }
 
@@ -112,6 +119,7 @@ export const {
   getcontext,
   getpagesize,
   getpid,
+  kill,
   madvise,
   makecontext,
   mmap,

@@ -9,6 +9,8 @@ import {
   FD_CLOEXEC,
   fcntl,
   getcontext,
+  getpid,
+  kill,
   makecontext,
   NULL,
   O_CLOEXEC,
@@ -20,6 +22,7 @@ import {
   SIG_SETMASK,
   SIGABRT,
   SIGBUS,
+  SIGCHLD,
   SIGFPE,
   SIGILL,
   SIGPIPE,
@@ -40,23 +43,13 @@ import { type Call, call, goto, int64, load, type Range, type Routine, routine }
 import { sizeof, structSigaction } from "./sigaction.ts";
 
 /**
- * Bun 1.4.5 catches these to report a crash or to stop its threads, and ignores SIGPIPE and SIGXFSZ.
+ * Bun 1.4.5 catches these to report a crash, and ignores SIGPIPE and SIGXFSZ. It catches SIGPWR too, with which
+ * its threads stop each other: that has to go on as long as it has threads.
  *
  * A caught SIGSEGV would be an order to die that any container of the pod can give to PID 1; at SIG_DFL the
  * kernel discards it (pid_namespaces(7)).
  */
-const SIGNALS_OF_BUN = [
-  SIGSEGV,
-  SIGBUS,
-  SIGILL,
-  SIGTRAP,
-  SIGABRT,
-  SIGFPE,
-  SIGPIPE,
-  SIGXFSZ,
-  SIGPWR,
-  SIGSYS,
-] as const;
+const SIGNALS_OF_BUN = [SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGPIPE, SIGXFSZ, SIGSYS] as const;
 
 /** Puts the signals that Bun catches or ignores back to their defaults. To be done first: its handlers can hang. */
 export function resetSignals(): void {
@@ -96,13 +89,15 @@ export function descriptorsOfBun(): number[] {
 }
 
 /**
- * Blocks every signal, so that no handler interrupts JavaScript, and returns the mask as it was.
+ * Blocks every signal but Bun's own SIGPWR, so that no handler interrupts JavaScript.
  *
- * But for SIGPWR: Bun unblocked it, whatever it had been.
+ * @returns the signal mask as it was, but that Bun had unblocked SIGPWR
  */
 function blockSignals(): Uint8Array {
   const inherited = new Uint8Array(sizeof.sigset_t);
-  sigprocmask(SIG_SETMASK, new Uint8Array(sizeof.sigset_t).fill(0xff), inherited);
+  const all = new Uint8Array(sizeof.sigset_t).fill(0xff);
+  all[(SIGPWR - 1) >> 3] = 0xff & ~(1 << ((SIGPWR - 1) & 7));
+  sigprocmask(SIG_SETMASK, all, inherited);
   return inherited;
 }
 
@@ -124,15 +119,18 @@ export interface Rest {
 export function atRest(last: Call): Rest {
   const loop = routine(() => {
     const mask = blockSignals();
+    // Before any other is opened: there may be room for no more.
+    for (const fd of descriptorsOfBun()) close(fd);
     const calls: Call[] = [];
-    for (const fd of descriptorsOfBun()) calls.push(call(close, fd));
+    // What died before SIGCHLD was caught, during a start that is longer than a C program's, is reaped now.
+    calls.push(call(kill, getpid(), SIGCHLD));
     calls.push(call(sigprocmask, SIG_SETMASK, mask, NULL), last);
     return calls;
   });
   const withoutRuntime = routine((page) => {
     const home = residence(page);
     rest.stack = home?.stack;
-    return [...(home?.calls ?? []), goto(loop)];
+    return [call(sigaction, SIGPWR, structSigaction(SIG_DFL), NULL), ...(home?.calls ?? []), goto(loop)];
   });
   const rest: Rest = { loop, withoutRuntime, stack: undefined };
   return rest;

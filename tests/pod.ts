@@ -57,7 +57,7 @@ export const CAUGHT = "0000000000014002";
 
 /** At rest: the handlers are in place, no signal waits, and the process sleeps in pause(2) without its start's mask. */
 export const resting = (pid: number): boolean =>
-  status(pid, "SigCgt").endsWith(CAUGHT.slice(-8)) &&
+  status(pid, "SigCgt").endsWith("14002") &&
   status(pid, "SigBlk") === "0000000000000000" &&
   status(pid, "ShdPnd") === "0000000000000000" &&
   status(pid, "State").startsWith("S");
