@@ -3,7 +3,7 @@
  */
 import { mkdirSync, readFileSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
-import { proc, status, until } from "../tests/pod.ts";
+import { childrenOf, proc, status, until } from "../tests/pod.ts";
 
 /** The middle one of an odd number of values, or the mean of the two middle ones. */
 export function median(values: readonly number[]): number {
@@ -25,9 +25,14 @@ export interface Memory {
 /** What has to go if the run is interrupted. */
 const live = new Set<Disposable>();
 process.on("SIGINT", () => {
+  for (const child of childrenOf(process.pid)) for (const pid of [...childrenOf(child), child]) kill(pid);
   for (const one of live) one[Symbol.dispose]();
   process.exit(130);
 });
+
+function kill(pid: number): void {
+  if (status(pid, "State") !== "") process.kill(pid, "SIGKILL");
+}
 
 /** A fresh memory cgroup, of version 2 where that has the memory controller, else of version 1. */
 class MemoryCgroup implements Disposable {
@@ -114,8 +119,7 @@ export async function memoryOf(command: readonly string[], count: number, ready:
   // Once outside, so that the page cache is charged elsewhere.
   const before = Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] });
   await until("rest", () => ready(before.pid));
-  before.kill("SIGKILL");
-  await before.exited;
+  await end(before);
 
   using cgroup = new MemoryCgroup();
   const empty = cgroup.usage();
@@ -127,8 +131,7 @@ export async function memoryOf(command: readonly string[], count: number, ready:
     await Bun.sleep(50);
     [last, full] = [full, cgroup.usage()];
   }
-  for (const instance of instances) instance.kill("SIGKILL");
-  await Promise.all(instances.map(({ exited }) => exited));
+  await Promise.all(instances.map(end));
   const each = (field: keyof Memory) => (full[field] - empty[field]) / count / 1024;
   return { total: each("total"), anonymous: each("anonymous"), kernel: each("kernel"), file: each("file") };
 }
@@ -145,8 +148,7 @@ export async function untilAllReady(
   );
   for (const { pid } of instances) await until("ready", () => ready(pid));
   const time = performance.now() - start;
-  for (const instance of instances) instance.kill("SIGKILL");
-  await Promise.all(instances.map(({ exited }) => exited));
+  await Promise.all(instances.map(end));
   return time;
 }
 
@@ -163,6 +165,13 @@ export async function untilTerminated(command: readonly string[], ready: Ready):
 /** Nanoseconds that a process has run (proc_pid_schedstat, Documentation/scheduler/sched-stats.rst). */
 export const cpuTime = (pid: number): number => Number(proc(pid, "schedstat").split(" ")[0]);
 
+/** Ends a program, and first the child that an init has. */
+export async function end(instance: Bun.Subprocess): Promise<void> {
+  for (const child of childrenOf(instance.pid)) kill(child);
+  instance.kill("SIGKILL");
+  await instance.exited;
+}
+
 /** Milliseconds from before a program is started until it has ended. */
 export async function untilExit(command: readonly string[]): Promise<number> {
   const start = performance.now();
@@ -173,15 +182,14 @@ export async function untilExit(command: readonly string[]): Promise<number> {
 /** Milliseconds from before a program is started until it is ready; it is killed then. */
 export async function untilReady(command: readonly string[], ready: Ready): Promise<number> {
   const start = performance.now();
-  const process = Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] });
+  const instance = Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] });
   let [last, now] = [start, start];
   // Looking more often slows down what is looked at; the middle of the last interval is as likely as any time in it.
-  while (!ready(process.pid)) {
+  while (!ready(instance.pid)) {
     await Bun.sleep(1);
     [last, now] = [now, performance.now()];
   }
-  process.kill("SIGKILL");
-  await process.exited;
+  await end(instance);
   return (last + now) / 2 - start;
 }
 

@@ -87,3 +87,22 @@ test.skipIf(strace.skip)(strace.name("no file of the working directory is read")
     paths.filter((path) => !/^\/(etc|lib|usr|proc|sys|dev)\//.test(path) && path !== "" && path !== pause),
   ).toEqual([]);
 });
+
+test.skipIf(strace.skip)(
+  strace.name("at rest no system calls are left but those of its signals"),
+  async () => {
+    const file = join(dist, "rest.strace");
+    await rm(file, { force: true });
+    const tracer = Bun.spawn(["strace", "-o", file, pause], { stdio: ["ignore", "ignore", "ignore"] });
+    const atRest = () =>
+      (existsSync(file) ? readFileSync(file, "utf8") : "").split("\npause(").slice(1).join("\npause(");
+    await until("pause", () => atRest() !== "");
+    const [pid = 0] = childrenOf(tracer.pid);
+    process.kill(pid, "SIGCHLD");
+    await until("the handler's end", () => atRest().includes("rt_sigreturn"));
+    process.kill(pid, "SIGTERM");
+    await tracer.exited;
+    const names = [...atRest().matchAll(/^(\w+)\(/gm)].map(([, name]) => name ?? "");
+    expect([...new Set(names)].toSorted()).toEqual(["exit_group", "pause", "rt_sigreturn", "wait4", "write"]);
+  },
+);
