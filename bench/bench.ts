@@ -3,6 +3,7 @@
  *
  * bun bench/bench.ts [--peer NAME=PATH]…
  */
+import { writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
@@ -22,12 +23,11 @@ import {
   until,
 } from "../tests/host.ts";
 import {
+  costOf,
   cpuTime,
   end,
   mapOf,
-  memoryOf,
   type Ready,
-  untilAllReady,
   untilExit,
   untilReady,
   untilTerminated,
@@ -37,7 +37,7 @@ import { type Results, type Samples, table } from "./table.ts";
 
 const INSTANCES = 100;
 const ROUNDS = 10;
-const ORPHANS = 400;
+const ORPHANS = 240;
 const IDLE_SECONDS = 10;
 const SCALE = [1, 10, 100, 500, 1000];
 
@@ -148,6 +148,42 @@ function containerLife(bundle: string, id: string): number {
   return performance.now() - start;
 }
 
+/** podman with a store of its own, in which the images of these names are made from the bundles of these folders. */
+class Podman implements Disposable {
+  readonly #folder = must("mktemp", "-d").trim();
+
+  constructor(bundles: Record<string, string>) {
+    const machine = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n';
+    const engine = '[engine]\ncgroup_manager = "cgroupfs"\nruntime = "crun"\nevents_logger = "file"\n';
+    writeFileSync(join(this.#folder, "containers.conf"), machine + engine);
+    for (const [name, bundle] of Object.entries(bundles))
+      this.run(
+        `tar --create --directory ${bundle}/rootfs . | podman $STORE import --quiet --change 'ENTRYPOINT ["/pause"]' - ${name}`,
+      );
+  }
+
+  /** Runs a shell script in which $STORE are podman's options for the store. */
+  run(script: string): void {
+    const store = `--root ${this.#folder}/root --runroot ${this.#folder}/run --storage-driver vfs`;
+    const setup = `umount /sys/fs/cgroup/unified 2>/dev/null; export CONTAINERS_CONF=${this.#folder}/containers.conf`;
+    must("unshare", "--mount", "sh", "-c", `${setup}; STORE="${store}"; ${script}`);
+  }
+
+  /** Milliseconds of a pod's life: created, started, stopped and removed. */
+  life(image: string): number {
+    const start = performance.now();
+    this.run(
+      `podman $STORE pod create --name bench --infra-image ${image} --share pid,ipc,uts --network none &&
+       podman $STORE pod start bench && podman $STORE pod rm --force bench`,
+    );
+    return performance.now() - start;
+  }
+
+  [Symbol.dispose](): void {
+    output(["rm", "-rf", this.#folder]);
+  }
+}
+
 /** A bundle with this executable, and whatever it links, as its root file system. */
 function bundleOf(name: string, executable: string): string {
   const bundle = join(dist, `bundle-${name}`);
@@ -166,6 +202,14 @@ function bundleOf(name: string, executable: string): string {
   return bundle;
 }
 
+const IMAGES: Record<string, string> = {
+  "pause (this)": "localhost/pause-bench:1",
+  "C, static": "localhost/c-bench:1",
+};
+
+const podmanWith = (bundles: readonly (readonly [name: string, bundle: string])[]) =>
+  new Podman(Object.fromEntries(bundles.map(([name, bundle]) => [IMAGES[name] ?? "", bundle])));
+
 async function bench(): Promise<Results> {
   const all = programs();
   const orphans = compile("orphans");
@@ -182,12 +226,15 @@ async function bench(): Promise<Results> {
         ["C, static", bundleOf("reference", reference)] as const,
       ]
     : [];
+  if (Bun.which("podman") === null)
+    console.log("left out: a pod's life, which needs podman (apt-get install podman)");
+  using _podman = crun && Bun.which("podman") !== null ? podmanWith(bundles) : undefined;
   const steps = ROUNDS * all.length * 2 + all.length + SCALE.length * 2;
 
   for (let round = 0; round < ROUNDS; round++) {
     for (const program of all) {
       progress(`memory of ${program.name}, round ${round + 1} of ${ROUNDS}`, steps);
-      const memory = await memoryOf(program.command, INSTANCES, program.ready);
+      const { memory } = await costOf(program.command, INSTANCES, program.ready);
       for (const [part, value] of Object.entries(memory)) add(program.name, `memory ${part}`, value);
     }
     for (const program of all) {
@@ -237,9 +284,8 @@ async function bench(): Promise<Results> {
     scale[program.name] = [];
     for (const count of SCALE) {
       progress(`${count} of ${program.name}`, steps);
-      const { total } = await memoryOf(program.command, count, program.ready);
-      const start = await untilAllReady(program.command, count, program.ready);
-      scale[program.name]?.push({ count, memory: (total * count) / 1024, start });
+      const { memory, start } = await costOf(program.command, count, program.ready);
+      scale[program.name]?.push({ count, memory: (memory.total * count) / 1024, start });
     }
   }
   if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");

@@ -6,7 +6,7 @@ import { basename, join } from "node:path";
 import { scripts } from "../package.json" with { type: "json" };
 import { dist, must, pause, reference, resting, status } from "../tests/host.ts";
 import { rest } from "../tests/pod.ts";
-import { mapOf, median, memoryOf, type Part, untilExit, untilReady } from "./measure.ts";
+import { costOf, mapOf, median, type Part, untilExit, untilReady } from "./measure.ts";
 
 const INSTANCES = 100;
 const MEMORY_ROUNDS = 5;
@@ -34,8 +34,8 @@ const print = (...columns: readonly (string | number)[]) =>
 async function memory(): Promise<void> {
   const samples = { pause: [] as number[], reference: [] as number[] };
   for (let round = 0; round < MEMORY_ROUNDS; round++) {
-    samples.pause.push((await memoryOf([pause], INSTANCES, resting)).total);
-    samples.reference.push((await memoryOf([reference], INSTANCES, resting)).total);
+    samples.pause.push((await costOf([pause], INSTANCES, resting)).memory.total);
+    samples.reference.push((await costOf([reference], INSTANCES, resting)).memory.total);
   }
   const [ours, its] = [median(samples.pause), median(samples.reference)];
   console.log(

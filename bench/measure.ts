@@ -22,6 +22,12 @@ export interface Memory {
   file: number;
 }
 
+/** What a number of instances took: memory per instance, and milliseconds until the last was ready. */
+export interface Cost {
+  memory: Memory;
+  start: number;
+}
+
 /** What has to go if the run is interrupted. */
 const live = new Set<Disposable>();
 process.on("SIGINT", () => {
@@ -114,8 +120,8 @@ export type Ready = (pid: number) => boolean;
 
 const everAgain = (pid: number): boolean => status(pid, "State").startsWith("S");
 
-/** Memory that one of `count` instances charges, in KiB. */
-export async function memoryOf(command: readonly string[], count: number, ready: Ready): Promise<Memory> {
+/** Starts `count` instances, one behind the other, and ends them when nothing changes any more. */
+export async function costOf(command: readonly string[], count: number, ready: Ready): Promise<Cost> {
   // Once outside, so that the page cache is charged elsewhere.
   const before = Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] });
   await until("rest", () => ready(before.pid));
@@ -123,33 +129,25 @@ export async function memoryOf(command: readonly string[], count: number, ready:
 
   using cgroup = new MemoryCgroup();
   const empty = cgroup.usage();
+  const begin = performance.now();
   const instances = Array.from({ length: count }, () => cgroup.start(command));
   for (const { pid } of instances) await until("rest", () => ready(pid) && everAgain(pid));
+  const start = performance.now() - begin;
   // Page tables and objects that a start left behind are freed after a grace period of RCU.
   let [last, full] = [empty, cgroup.usage()];
-  for (let same = 0; same < 5; same = last.total === full.total ? same + 1 : 0) {
-    await Bun.sleep(50);
+  for (let same = 0; same < 4; same = last.total === full.total ? same + 1 : 0) {
+    await Bun.sleep(40);
     [last, full] = [full, cgroup.usage()];
   }
   await Promise.all(instances.map(end));
   const each = (field: keyof Memory) => (full[field] - empty[field]) / count / 1024;
-  return { total: each("total"), anonymous: each("anonymous"), kernel: each("kernel"), file: each("file") };
-}
-
-/** Milliseconds until `count` instances that are started one after the other are all ready; they are killed then. */
-export async function untilAllReady(
-  command: readonly string[],
-  count: number,
-  ready: Ready,
-): Promise<number> {
-  const start = performance.now();
-  const instances = Array.from({ length: count }, () =>
-    Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] }),
-  );
-  for (const { pid } of instances) await until("ready", () => ready(pid));
-  const time = performance.now() - start;
-  await Promise.all(instances.map(end));
-  return time;
+  const memory = {
+    total: each("total"),
+    anonymous: each("anonymous"),
+    kernel: each("kernel"),
+    file: each("file"),
+  };
+  return { memory, start };
 }
 
 /** Milliseconds from SIGTERM to the end of a program that is ready. */

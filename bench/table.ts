@@ -38,6 +38,7 @@ const MEASURES = {
   "idle wake-ups": ["wake-ups in 10 s", 0],
   "idle cpu": ["CPU time in 10 s, ns", 0],
   container: ["crun create to delete, ms", 0],
+  pod: ["podman pod, created to removed, ms", 0],
 } as const;
 
 /** The value below which this part of the values lies. */
