@@ -83,7 +83,12 @@ export async function pictures(results: Results): Promise<void> {
     encoding: {
       x: { field: "count", type: "quantitative", title: "pods" },
       y: { field: "memory", type: "quantitative", title: "MiB" },
-      color: { field: "program", type: "nominal", title: null, scale: { range: COLOURS } },
+      color: {
+        field: "program",
+        type: "nominal",
+        title: null,
+        scale: { domain: Object.keys(results.scale), range: COLOURS },
+      },
     },
   });
 }
