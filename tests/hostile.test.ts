@@ -65,7 +65,9 @@ const survivedFromRoot: Record<string, string> = {
   "another user without capabilities": `exec ${UNPRIVILEGED}`,
   "one process at most": `exec ${UNPRIVILEGED} bash -c 'ulimit -u 1; exec "$@"' bash`,
   "a working directory that it may not read": `d=$(mktemp -d); chmod 700 $d; cd $d; exec ${UNPRIVILEGED}`,
-  "no /tmp": "exec unshare --mount sh -c 'mount -t tmpfs -o ro none /tmp; exec \"$@\"' sh",
+  // The executable itself may lie below /tmp.
+  "no /tmp":
+    "exec unshare --mount sh -c 'mount -t tmpfs none /mnt; cp $1 /mnt; mount -t tmpfs -o ro none /tmp; exec /mnt/pause' sh",
   "/proc with hidepid": `exec unshare --mount --pid --fork sh -c 'mount -t proc -o hidepid=2 none /proc; exec ${UNPRIVILEGED} "$@"' sh`,
 };
 
