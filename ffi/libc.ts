@@ -32,6 +32,10 @@ export const O_CLOEXEC = 0o2000000;
 export const F_GETFD = 1;
 export const FD_CLOEXEC = 1;
 
+// sys/prctl.h and linux/sched/coredump.h
+export const PR_SET_DUMPABLE = 4;
+export const SUID_DUMP_DISABLE = 0;
+
 // signal.h
 export const SIG_DFL = 0;
 export const SIG_SETMASK = 2;
@@ -83,6 +87,8 @@ function loadLibc() {
       munmap: { args: ["ptr", "u64"], returns: "i32" },
       open: { args: ["buffer", "i32"], returns: "i32" },
       pause: { args: [], returns: "i32" },
+      // Variadic; this option takes one argument.
+      prctl: { args: ["i32", "u64"], returns: "i32" },
       pthread_self: { args: [], returns: "ptr" },
       read: { args: ["i32", "buffer", "u64"], returns: FFIType.i64_fast },
       readlink: { args: ["buffer", "buffer", "u64"], returns: FFIType.i64_fast },
@@ -127,6 +133,7 @@ export const {
   munmap,
   open,
   pause,
+  prctl,
   pthread_self,
   read,
   readlink,

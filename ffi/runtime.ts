@@ -16,6 +16,8 @@ import {
   O_CLOEXEC,
   O_RDONLY,
   open,
+  PR_SET_DUMPABLE,
+  prctl,
   read,
   readlink,
   SIG_DFL,
@@ -33,6 +35,7 @@ import {
   SIGXFSZ,
   STDERR_FILENO,
   STDIN_FILENO,
+  SUID_DUMP_DISABLE,
   setcontext,
   sigaction,
   sigprocmask,
@@ -112,7 +115,7 @@ export interface Rest {
 
 /**
  * Declares the routine in which the program stays. It first hands the process back as it came: closes the
- * descriptors of Bun and restores the signal mask.
+ * descriptors of Bun and restores the signal mask. And it seals it.
  *
  * From when it is put into memory until just before its last call, every signal is blocked.
  */
@@ -122,6 +125,9 @@ export function atRest(last: Call): Rest {
     // Before any other is opened: there may be room for no more.
     for (const fd of descriptorsOfBun()) close(fd);
     const calls: Call[] = [];
+    // Nobody looks into it or takes it over who has no CAP_SYS_PTRACE: else every container of the pod with its user
+    // could, and would live on in it when that container has ended (PR_SET_DUMPABLE(2const), ptrace(2)).
+    calls.push(call(prctl, PR_SET_DUMPABLE, SUID_DUMP_DISABLE));
     // What died before SIGCHLD was caught, during a start that is longer than a C program's, is reaped now.
     calls.push(call(kill, getpid(), SIGCHLD));
     calls.push(call(sigprocmask, SIG_SETMASK, mask, NULL), last);

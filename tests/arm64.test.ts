@@ -4,7 +4,19 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
-import { childrenOf, dist, expectTerminates, missing, must, output, Pod, proc, root, until } from "./host.ts";
+import {
+  childrenOf,
+  dist,
+  expectTerminates,
+  missing,
+  must,
+  observable,
+  output,
+  Pod,
+  proc,
+  root,
+  until,
+} from "./host.ts";
 
 const LIBRARIES = "/usr/aarch64-linux-gnu";
 const how = missing({ "qemu-aarch64-static": "qemu-user-static", [LIBRARIES]: "libc6-arm64-cross" });
@@ -39,7 +51,7 @@ describe.skipIf(how !== "")(`arm64${how && ` (skipped: ${how})`}`, () => {
   });
 
   test("warns where it is not PID 1", async () => {
-    const process = Bun.spawn(qemu, { stderr: "pipe" });
+    const process = Bun.spawn(observable(...qemu), { stderr: "pipe" });
     await until("pause", () => sleepsInPause(process.pid));
     process.kill("SIGINT");
     expect(await new Response(process.stderr).text()).toBe(

@@ -48,6 +48,12 @@ export const reference = missing(CC) === "" ? compile("reference") : "";
 /** What is tested and what it is compared with. */
 export const both = [pause, reference] as const;
 
+/** What runs a command as the image's user, without any privilege. Who is not root has none anyway. */
+export const UNPRIVILEGED =
+  process.getuid?.() === 0
+    ? "setpriv --reuid 65535 --regid 65535 --clear-groups --bounding-set=-all --no-new-privs".split(" ")
+    : [];
+
 /** PID 1 ends with 0 on SIGTERM, with pause.c's message and nothing else. */
 export async function expectTerminates(pod: Pod): Promise<void> {
   expect(await pod.end("SIGTERM")).toEqual({
@@ -63,4 +69,15 @@ export function buildImage(): void {
   if (Reflect.get(globalThis, "imageIsBuilt")) return;
   must("npm", "--prefix", root, "run", "-s", "image");
   Reflect.set(globalThis, "imageIsBuilt", true);
+}
+
+/** Numbers from 0 up to 1 that only the seed decides (mulberry32). */
+export function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
 }

@@ -9,6 +9,7 @@ import {
   CC,
   childrenOf,
   needs,
+  observable,
   output,
   Pod,
   pause,
@@ -16,13 +17,14 @@ import {
   reference,
   resting,
   status,
+  UNPRIVILEGED,
   until,
 } from "./host.ts";
 
 const cc = needs(CC);
 const isRoot = process.getuid?.() === 0;
 const QUIET = "Warning: pause should be the first process\nShutting down, got signal: Terminated\n";
-const UNPRIVILEGED = "setpriv --reuid 65535 --regid 65535 --clear-groups --bounding-set=-all --no-new-privs";
+const unprivileged = UNPRIVILEGED.join(" ");
 
 /** A folder with files that Bun would read, each of which would show itself. */
 function plant(): string {
@@ -62,13 +64,13 @@ const survived: Record<string, string> = {
 
 /** The same, where it takes root to get there. */
 const survivedFromRoot: Record<string, string> = {
-  "another user without capabilities": `exec ${UNPRIVILEGED}`,
-  "one process at most": `exec ${UNPRIVILEGED} bash -c 'ulimit -u 1; exec "$@"' bash`,
-  "a working directory that it may not read": `d=$(mktemp -d); chmod 700 $d; cd $d; exec ${UNPRIVILEGED}`,
+  "another user without capabilities": `exec ${unprivileged}`,
+  "one process at most": `exec ${unprivileged} bash -c 'ulimit -u 1; exec "$@"' bash`,
+  "a working directory that it may not read": `d=$(mktemp -d); chmod 700 $d; cd $d; exec ${unprivileged}`,
   // The executable itself may lie below /tmp.
   "no /tmp":
     "exec unshare --mount sh -c 'mount -t tmpfs none /mnt; cp $1 /mnt; mount -t tmpfs -o ro none /tmp; exec /mnt/pause' sh",
-  "/proc with hidepid": `exec unshare --mount --pid --fork sh -c 'mount -t proc -o hidepid=2 none /proc; exec ${UNPRIVILEGED} "$@"' sh`,
+  "/proc with hidepid": `exec unshare --mount --pid --fork sh -c 'mount -t proc -o hidepid=2 none /proc; exec ${unprivileged} "$@"' sh`,
 };
 
 /** Starts that Bun does not survive, with the exit code and the beginning of what it says: the README lists them. */
@@ -147,7 +149,9 @@ describe("hostile starts", () => {
   });
 
   test("every signal blocked on entry: it rests with that mask, but for SIGPWR", async () => {
-    const child = Bun.spawn(["env", "--block-signal", pause], { stdio: ["ignore", "ignore", "ignore"] });
+    const child = Bun.spawn(observable("env", "--block-signal", pause), {
+      stdio: ["ignore", "ignore", "ignore"],
+    });
     await until(
       "rest",
       () => status(child.pid, "SigCgt").endsWith("14002") && proc(child.pid, "wchan") !== "0",

@@ -68,6 +68,13 @@ export const rest = (pid: number): Promise<void> => until(`${pid} at rest`, () =
 /** A new user namespace gives root's rights over a PID namespace to whoever is not root. */
 const asRoot = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
 
+/**
+ * The command line that runs a command where we may look into it: who is not root may not look into a process that is
+ * not dumpable, but may into all of a user namespace that he made.
+ */
+export const observable = (...command: readonly string[]): string[] =>
+  asRoot.length === 0 ? [...command] : ["unshare", ...asRoot, ...command];
+
 /** A new PID namespace, with its own /proc, and a program as its PID 1. */
 export class Pod implements AsyncDisposable {
   /** PID 1, as this namespace sees it. */

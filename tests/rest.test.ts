@@ -7,24 +7,30 @@ import { join } from "node:path";
 import { parseMaps, parseStartstack, surplus } from "../ffi/memory.ts";
 import { offsetof } from "../ffi/runtime.ts";
 import {
+  both,
   CC,
   dist,
   expectTerminates,
   must,
   needs,
+  observable,
+  output,
   Pod,
   pause,
   proc,
+  random,
+  reference,
   rest,
   resting,
   root,
   status,
+  UNPRIVILEGED,
   until,
 } from "./host.ts";
 
 const QUIET = ["ignore", "ignore", "pipe"] as const;
 const start = (env: Record<string, string> = {}) =>
-  Bun.spawn([pause], { stdio: [...QUIET], env: { ...process.env, ...env } });
+  Bun.spawn(observable(pause), { stdio: [...QUIET], env: { ...process.env, ...env } });
 
 /** The process is at rest, and Bun's executable is still in memory (or not). */
 function expectRuntime(pid: number, mapped: boolean): void {
@@ -41,6 +47,21 @@ test("at rest nothing of the runtime is mapped", async () => {
   await using pod = await Pod.resting(pause);
   expectRuntime(pod.pid, false);
   await expectTerminates(pod);
+});
+
+test("a process of the same user reads its memory only if it is the reference's", async () => {
+  for (const executable of both.filter(Boolean)) {
+    const child = Bun.spawn([...UNPRIVILEGED, executable], { stdio: ["ignore", "ignore", "ignore"] });
+    await rest(child.pid);
+    const { exitCode } = output([
+      ...UNPRIVILEGED,
+      "cat",
+      `/proc/${child.pid}/maps`,
+      `/proc/${child.pid}/environ`,
+    ]);
+    expect([executable, exitCode]).toEqual([executable, executable === reference ? 0 : 1]);
+    child.kill("SIGKILL");
+  }
 });
 
 /** Settings that start threads of the runtime, or compile what has hardly run. */
@@ -71,17 +92,6 @@ test("200 started at once all come to rest", async () => {
   for (const child of children) child.kill("SIGTERM");
   for (const child of children) expect(await child.exited).toBe(0);
 });
-
-/** Numbers from 0 up to 1 that only the seed decides (mulberry32). */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 const STARTS = 1000;
 const AT_ONCE = 4;

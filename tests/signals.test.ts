@@ -5,6 +5,7 @@ import {
   childrenOf,
   expectTerminates,
   needs,
+  observable,
   output,
   Pod,
   pause,
@@ -60,7 +61,7 @@ for (const from of ["inside", "outside"] as const) {
 
 /** A process that is not PID 1, started by a shell that runs `setup` before. */
 async function outsideOfPod(executable: string, setup: string) {
-  const child = Bun.spawn(["bash", "-c", `${setup} exec ${executable}`], {
+  const child = Bun.spawn(observable("bash", "-c", `${setup} exec ${executable}`), {
     stdin: "ignore",
     stdout: "ignore",
     stderr: "pipe",
