@@ -1,0 +1,145 @@
+/**
+ * npm run soak -- SECONDS [SEED]: pods under random load, one of dist/pause and one of the C program at the same time.
+ *
+ * Containers join and leave, make orphans that die in every way, and send PID 1 every signal but the two that end it.
+ */
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { release, tmpdir } from "node:os";
+import { join } from "node:path";
+import { childrenOf, compile, Pod, pause, proc, random, reference, status, until } from "../tests/host.ts";
+
+const MOST_CONTAINERS = 6;
+/** Milliseconds: the longest life of a container, and the longest time until one more comes. */
+const LONGEST_LIFE = 20_000;
+const LONGEST_WAIT = 1000;
+/** Milliseconds between two looks at the zombies. */
+const LOOK = 25;
+
+/** What PID 1 has at one moment. */
+interface Possessions {
+  /** Anonymous memory and page tables, in KiB. */
+  memory: number;
+  mappings: number;
+  descriptors: number;
+  threads: number;
+}
+
+function possessions(pid: number): Possessions {
+  const anonymous = /^Anonymous: *(\d+) kB$/m.exec(proc(pid, "smaps_rollup"))?.[1];
+  return {
+    memory: Number(anonymous) + Number.parseInt(status(pid, "VmPTE"), 10),
+    mappings: proc(pid, "maps").trimEnd().split("\n").length,
+    descriptors: readdirSync(`/proc/${pid}/fd`).length,
+    threads: Number(status(pid, "Threads")),
+  };
+}
+
+/** What a pod went through, and how its PID 1 came out of it. */
+export interface Figures {
+  containers: number;
+  signals: number;
+  orphansMade: number;
+  orphansReaped: number;
+  /** The longest time for which one was seen, in milliseconds. */
+  longestZombie: number;
+  /** The most that PID 1 ever had more than after its first orphans. */
+  growth: Possessions;
+  exitCode: number | null;
+}
+
+/** Runs a pod with this program as its PID 1 for so many seconds, and until its last container has left. */
+export async function soak(command: readonly string[], seconds: number, seed: number): Promise<Figures> {
+  const next = random(seed);
+  const container = compile("container");
+  const folder = mkdtempSync(join(tmpdir(), "pause-soak-"));
+  const counts = join(folder, "counts");
+  writeFileSync(counts, new Uint8Array(3 * 8));
+  const count = () => {
+    const [forks = 0n, waits = 0n, signals = 0n] = new BigUint64Array(
+      new Uint8Array(readFileSync(counts)).buffer,
+    );
+    return { orphans: Number(forks - waits), signals: Number(signals) };
+  };
+  await using pod = await Pod.resting(...command);
+  const { pid } = pod;
+  const running = new Set<Bun.Subprocess>();
+  let containers = 0;
+  let zombies = new Map<number, number>();
+  let longestZombie = 0;
+  let first: Possessions | undefined;
+  const growth: Possessions = { memory: 0, mappings: 0, descriptors: 0, threads: 0 };
+
+  const end = performance.now() + seconds * 1000;
+  let [nextContainer, nextSample] = [0, 0];
+  for (;;) {
+    const now = performance.now();
+    if (now >= end && running.size === 0) break;
+    if (now < end && now >= nextContainer && running.size < MOST_CONTAINERS) {
+      const life = Math.min(end - now, next() * LONGEST_LIFE);
+      const of = [container, counts, String(Math.floor(next() * 2 ** 31)), life.toFixed(0)];
+      const one = Bun.spawn(pod.inside(...of), { stdio: ["ignore", "ignore", "ignore"] });
+      containers++;
+      running.add(one);
+      one.exited.then(() => running.delete(one));
+      nextContainer = now + next() * LONGEST_WAIT;
+    }
+    const children = childrenOf(pid).filter((child) => /\) Z /.test(proc(child, "stat")));
+    zombies = new Map(children.map((child) => [child, zombies.get(child) ?? now]));
+    for (const since of zombies.values()) longestZombie = Math.max(longestZombie, now - since);
+    if (now >= nextSample && count().orphans > 100) {
+      const has = possessions(pid);
+      first ??= has;
+      for (const what of ["memory", "mappings", "descriptors", "threads"] as const)
+        growth[what] = Math.max(growth[what], has[what] - first[what]);
+      nextSample = now + 1000;
+    }
+    await Bun.sleep(LOOK);
+  }
+  await until("no child", () => childrenOf(pid).length === 0).catch(() => {});
+  const left = pod.others().length;
+  const { exitCode } = await pod.end("SIGTERM");
+  const { orphans, signals } = count();
+  rmSync(folder, { recursive: true });
+  return {
+    containers,
+    signals,
+    orphansMade: orphans,
+    orphansReaped: orphans - left,
+    longestZombie,
+    growth,
+    exitCode,
+  };
+}
+
+if (import.meta.main) {
+  const [seconds = 0, seed = 1] = Bun.argv.slice(2).map(Number);
+  if (!(seconds > 0 && Number.isSafeInteger(seed))) {
+    console.error("usage: npm run soak -- SECONDS [SEED]");
+    process.exit(2);
+  }
+  try {
+    console.log(`${seconds} s of random load on each, seed ${seed}, Linux ${release()}`);
+    const [ours, its] = await Promise.all([soak([pause], seconds, seed), soak([reference], seconds, seed)]);
+    const rows: Record<string, (figures: Figures) => unknown> = {
+      "containers that joined and left": ({ containers }) => containers,
+      "signals to PID 1": ({ signals }) => signals,
+      "orphans made": ({ orphansMade }) => orphansMade,
+      "orphans reaped": ({ orphansReaped }) => orphansReaped,
+      "longest seen zombie, ms": ({ longestZombie }) => longestZombie.toFixed(0),
+      "growth of memory, KiB": ({ growth }) => growth.memory,
+      "growth of mappings": ({ growth }) => growth.mappings,
+      "growth of descriptors": ({ growth }) => growth.descriptors,
+      "growth of threads": ({ growth }) => growth.threads,
+      "exit code on SIGTERM": ({ exitCode }) => exitCode,
+    };
+    const print = (...columns: unknown[]) =>
+      console.log(columns.map((column, index) => String(column).padEnd(index === 0 ? 36 : 16)).join(""));
+    print("", "dist/pause", "C, static");
+    for (const [name, of] of Object.entries(rows)) print(name, of(ours), of(its));
+    if (ours.orphansMade !== ours.orphansReaped || ours.growth.memory > 0 || ours.exitCode !== 0)
+      process.exitCode = 1;
+  } catch (error) {
+    console.error(`soak: ${error instanceof Error ? error.message : error}`);
+    process.exitCode = 1;
+  }
+}
