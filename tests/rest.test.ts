@@ -15,6 +15,7 @@ import {
   Pod,
   pause,
   proc,
+  random,
   rest,
   resting,
   root,
@@ -71,17 +72,6 @@ test("200 started at once all come to rest", async () => {
   for (const child of children) child.kill("SIGTERM");
   for (const child of children) expect(await child.exited).toBe(0);
 });
-
-/** Numbers from 0 up to 1 that only the seed decides (mulberry32). */
-function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 const STARTS = 1000;
 const AT_ONCE = 4;
