@@ -37,7 +37,7 @@ const DEEPEST_FRAME = 1024;
  * A hole in the address space that is unmapped together with what lies around it, in bytes: what Bun mapped
  * since the map was read lies in such a hole.
  */
-const HOLE = 2 ** 30;
+export const HOLE = 2 ** 30;
 
 /** The size of a file of /proc that is still believed, in bytes: a start has about 60 mappings of 100 bytes. */
 const MOST = 1 << 14;

@@ -35,10 +35,10 @@ export const needs = (tools: Record<string, string>) => {
 export const CC = { cc: "gcc libc6-dev" };
 
 /** Compiles one of the C programs beside this file, static, into dist/. */
-export function compile(name: string): string {
-  const executable = join(dist, name);
+export function compile(name: string, compiler = "cc", executable = join(dist, name)): string {
   const source = join(import.meta.dir, `${name}.c`);
-  must("cc", "-Os", "-static", "-s", "-Wall", "-Wextra", `-DVERSION="${version}"`, "-o", executable, source);
+  const options = ["-Os", "-static", "-s", "-Wall", "-Wextra", `-DVERSION="${version}"`];
+  must(compiler, ...options, "-o", executable, source);
   return executable;
 }
 
@@ -47,6 +47,17 @@ export const pause = join(dist, "pause");
 export const reference = missing(CC) === "" ? compile("reference") : "";
 /** What is tested and what it is compared with. */
 export const both = [pause, reference] as const;
+
+/** Numbers from 0 up to 1 that only the seed decides (mulberry32). */
+export function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
 
 /** What runs a command as the image's user, without any privilege. Who is not root has none anyway. */
 export const UNPRIVILEGED =
@@ -69,15 +80,4 @@ export function buildImage(): void {
   if (Reflect.get(globalThis, "imageIsBuilt")) return;
   must("npm", "--prefix", root, "run", "-s", "image");
   Reflect.set(globalThis, "imageIsBuilt", true);
-}
-
-/** Numbers from 0 up to 1 that only the seed decides (mulberry32). */
-export function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
