@@ -38,6 +38,7 @@ export const SUID_DUMP_DISABLE = 0;
 
 // signal.h
 export const SIG_DFL = 0;
+export const SIG_IGN = 1;
 export const SIG_SETMASK = 2;
 export const SIGINT = 2;
 export const SIGILL = 4;
@@ -52,6 +53,7 @@ export const SIGCHLD = 17;
 export const SIGXFSZ = 25;
 export const SIGPWR = 30;
 export const SIGSYS = 31;
+export const SIGRTMAX = 64;
 export const SA_NOCLDSTOP = 0x1;
 
 const { symbols } = loadLibc();

@@ -21,6 +21,7 @@ import {
   read,
   readlink,
   SIG_DFL,
+  SIG_IGN,
   SIG_SETMASK,
   SIGABRT,
   SIGBUS,
@@ -29,6 +30,7 @@ import {
   SIGILL,
   SIGPIPE,
   SIGPWR,
+  SIGRTMAX,
   SIGSEGV,
   SIGSYS,
   SIGTRAP,
@@ -58,6 +60,21 @@ const SIGNALS_OF_BUN = [SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGPI
 export function resetSignals(): void {
   const byDefault = structSigaction(SIG_DFL);
   for (const signo of SIGNALS_OF_BUN) sigaction(signo, byDefault, NULL);
+}
+
+/**
+ * Whether Bun handles a signal besides SIGPWR: with JSC_SIGNAL_FOR_GC in the environment, its threads stop each other
+ * with another one, whose handler must not go as long as the signal can come.
+ */
+function isCaughtByBun(): boolean {
+  const action = structSigaction(SIG_DFL);
+  const view = new DataView(action.buffer);
+  for (let signo = 1; signo <= SIGRTMAX; signo++) {
+    if (signo === SIGPWR || sigaction(signo, NULL, action) < 0) continue;
+    // sa_handler, the first 8 bytes.
+    if (view.getUint32(0, true) > SIG_IGN || view.getUint32(4, true) > 0) return true;
+  }
+  return false;
 }
 
 /** Whether the link in /proc/self/fd of a descriptor says this; undefined if the descriptor is closed. */
@@ -134,7 +151,7 @@ export function atRest(last: Call): Rest {
     return calls;
   });
   const withoutRuntime = routine((page) => {
-    const home = residence(page);
+    const home = isCaughtByBun() ? undefined : residence(page);
     rest.stack = home?.stack;
     return [call(sigaction, SIGPWR, structSigaction(SIG_DFL), NULL), ...(home?.calls ?? []), goto(loop)];
   });

@@ -83,6 +83,17 @@ for (const [name, value] of Object.entries(settings)) {
   });
 }
 
+test("JSC_SIGNAL_FOR_GC=10: with a handler of Bun's the runtime stays, and it survives that signal", async () => {
+  await using pod = await Pod.start(["env", "JSC_SIGNAL_FOR_GC=10", pause]);
+  await until(
+    "the handlers",
+    () => status(pod.pid, "SigCgt").endsWith("14202") && status(pod.pid, "SigBlk") === "0000000000000000",
+  );
+  expectRuntime(pod.pid, true);
+  expect(pod.exec("sh", "-c", "kill -10 1").exitCode).toBe(0);
+  await expectTerminates(pod);
+});
+
 test("200 started at once all come to rest", async () => {
   const children = Array.from({ length: 200 }, () => start());
   for (const { pid } of children) {
