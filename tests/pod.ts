@@ -75,6 +75,14 @@ const asRoot = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
 export const observable = (...command: readonly string[]): string[] =>
   asRoot.length === 0 ? [...command] : ["unshare", ...asRoot, ...command];
 
+/** The command line that runs a command as PID 1 of a new PID namespace with its own /proc. */
+export const inNewNamespace = (...command: readonly string[]): string[] => [
+  "unshare",
+  ...asRoot,
+  ...["--pid", "--fork", "--kill-child", "--mount-proc"],
+  ...command,
+];
+
 /** A new PID namespace, with its own /proc, and a program as its PID 1. */
 export class Pod implements AsyncDisposable {
   /** PID 1, as this namespace sees it. */
@@ -88,8 +96,7 @@ export class Pod implements AsyncDisposable {
 
   /** Starts it, and waits for nothing but its PID 1. */
   static async start(command: readonly string[]): Promise<Pod> {
-    const options = ["--pid", "--fork", "--kill-child", "--mount-proc"];
-    const unshare = Bun.spawn(["unshare", ...asRoot, ...options, ...command], {
+    const unshare = Bun.spawn(inNewNamespace(...command), {
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
@@ -109,7 +116,12 @@ export class Pod implements AsyncDisposable {
   /** Starts it and waits until PID 1 rests. */
   static async resting(...command: readonly string[]): Promise<Pod> {
     const pod = await Pod.start(command);
-    await rest(pod.pid);
+    try {
+      await rest(pod.pid);
+    } catch (error) {
+      await pod[Symbol.asyncDispose]();
+      throw error;
+    }
     return pod;
   }
 
