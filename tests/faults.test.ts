@@ -5,7 +5,7 @@ import { expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { CC, childrenOf, dist, needs, output, pause, reference, until } from "./host.ts";
+import { CC, childrenOf, dist, needs, output, pause, reference, root, until } from "./host.ts";
 
 const strace = needs({ strace: "strace", ...CC });
 
@@ -88,21 +88,60 @@ test.skipIf(strace.skip)(strace.name("no file of the working directory is read")
   ).toEqual([]);
 });
 
+/** The system calls of a start, a SIGCHLD and a SIGTERM; `loop` is the one in which it rests. */
+async function callsOfALife(): Promise<{ all: string[]; loop: number }> {
+  const file = join(dist, "life.strace");
+  await rm(file, { force: true });
+  const tracer = Bun.spawn(["strace", "-f", "-qq", "-o", file, pause], {
+    stdio: ["ignore", "ignore", "ignore"],
+  });
+  const all = () =>
+    existsSync(file)
+      ? [...readFileSync(file, "utf8").matchAll(/^\d+ +(\w+)\(/gm)].map(([, name]) => name ?? "")
+      : [];
+  const loop = () => all().findIndex((name) => name === "pause" || name === "ppoll");
+  await until("pause", () => loop() > 0);
+  const [pid = 0] = childrenOf(tracer.pid);
+  process.kill(pid, "SIGCHLD");
+  await until("the handler's end", () => all().lastIndexOf("rt_sigreturn") > loop());
+  process.kill(pid, "SIGTERM");
+  await tracer.exited;
+  return { all: all(), loop: loop() };
+}
+
 test.skipIf(strace.skip)(
   strace.name("at rest no system calls are left but those of its signals"),
   async () => {
-    const file = join(dist, "rest.strace");
-    await rm(file, { force: true });
-    const tracer = Bun.spawn(["strace", "-o", file, pause], { stdio: ["ignore", "ignore", "ignore"] });
-    const text = () => (existsSync(file) ? readFileSync(file, "utf8") : "");
-    const atRest = () => text().slice(text().indexOf("\npause("));
-    await until("pause", () => text().includes("\npause("));
-    const [pid = 0] = childrenOf(tracer.pid);
-    process.kill(pid, "SIGCHLD");
-    await until("the handler's end", () => atRest().includes("rt_sigreturn"));
-    process.kill(pid, "SIGTERM");
-    await tracer.exited;
-    const names = [...atRest().matchAll(/^(\w+)\(/gm)].map(([, name]) => name ?? "");
-    expect([...new Set(names)].toSorted()).toEqual(["exit_group", "pause", "rt_sigreturn", "wait4", "write"]);
+    const { all, loop } = await callsOfALife();
+    expect([...new Set(all.slice(loop))].toSorted()).toEqual([
+      "exit_group",
+      "pause",
+      "rt_sigreturn",
+      "wait4",
+      "write",
+    ]);
+  },
+);
+
+test.skipIf(strace.skip)(
+  strace.name("examples/seccomp.json allows what a start and a rest call, and little else"),
+  async () => {
+    const { syscalls } = await Bun.file(join(root, "examples/seccomp.json")).json();
+    const groups = new Map<string, string[]>();
+    const conditional: string[] = [];
+    for (const { comment, names, args } of syscalls) {
+      if (args) conditional.push(...names);
+      else groups.set(comment, names);
+    }
+    const own = process.arch === "x64" ? "On x86-64" : "On arm64";
+    const allowed = [...(groups.get("On both architectures") ?? []), ...(groups.get(own) ?? [])];
+    const { all } = await callsOfALife();
+    expect([...new Set(all)].toSorted()).toEqual(allowed.toSorted());
+
+    // A new process, another program's memory, a connection, a mount, more of the kernel.
+    const harmful =
+      /^(clone|fork|vfork|socket|connect|bind|ptrace|process_vm|pidfd|mount|umount|pivot|chroot|setns|unshare|bpf|\w*module|kexec|keyctl|perf|userfaultfd|io_uring|open_by|name_to|swap|reboot|mknod|\w*unlink|\w*rename|\w*chmod)/;
+    expect([...groups.values()].flat().filter((name) => harmful.test(name))).toEqual([]);
+    expect(conditional).toEqual(["clone"]);
   },
 );
