@@ -2,6 +2,7 @@
  * The arm64 executable under qemu-user: every instruction of the routines is decoded by something that is not ours.
  */
 import { beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
 import {
@@ -58,6 +59,21 @@ describe.skipIf(how !== "")(`arm64${how && ` (skipped: ${how})`}`, () => {
       "Warning: pause should be the first process\nShutting down, got signal: Interrupt\n",
     );
     expect(await process.exited).toBe(0);
+  });
+
+  test("at rest no system calls are left but those of its signals", async () => {
+    const file = join(dist, "arm64.strace");
+    writeFileSync(file, "");
+    const trace = ["qemu-aarch64-static", "-strace", ...qemu.slice(1)];
+    const process = Bun.spawn(trace, { stdio: ["ignore", "ignore", Bun.file(file)] });
+    const atRest = () => /^\d+ ppoll.*/ms.exec(readFileSync(file, "latin1"))?.[0] ?? "";
+    await until("ppoll", () => atRest() !== "");
+    process.kill("SIGCHLD");
+    await until("the handler's end", () => atRest().includes("rt_sigreturn"));
+    process.kill("SIGTERM");
+    await process.exited;
+    const names = [...atRest().matchAll(/^\d+ (\w+)\(/gm)].map(([, name]) => name ?? "");
+    expect([...new Set(names)].toSorted()).toEqual(["exit_group", "ppoll", "rt_sigreturn", "wait4", "write"]);
   });
 
   test("as PID 1 it reaps every orphan and ends on SIGTERM", async () => {
