@@ -18,12 +18,14 @@ import { loadSync } from "@grpc/proto-loader";
 import { version } from "../package.json" with { type: "json" };
 import {
   buildImage,
+  CC,
   childrenOf,
   dist,
   missing,
   must,
   output,
   proc,
+  reference,
   resting,
   root,
   status,
@@ -36,6 +38,7 @@ const EXAMPLE = join(root, "examples/seccomp.json");
 const how =
   process.getuid?.() === 0
     ? missing({
+        ...CC,
         buildah: "buildah",
         podman: "podman",
         crun: "crun",
@@ -128,50 +131,61 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
   describe("crun and runc", () => {
     beforeAll(() => {
       must("cp", "-r", join(dist, "rootfs/amd64"), join(workshop.folder, "rootfs"));
+      copyFileSync(reference, join(workshop.folder, "rootfs/reference"));
     });
+
+    /** A running container in what a sandbox of Kubernetes has at the least, with these changes. */
+    async function start(
+      runtime: string,
+      { args = ["/pause"], noNewPrivileges = true, seccomp = defaultSeccomp(), mebibytes = 16, pids = 1 },
+    ) {
+      const bundle = mkdtempSync(join(workshop.folder, "bundle-"));
+      const id = basename(bundle);
+      must("sh", "-c", `cd ${bundle} && ${runtime} spec`);
+      const config = readJson(join(bundle, "config.json"));
+      Object.assign(config.process, {
+        args,
+        terminal: false,
+        user: { uid: 65535, gid: 65535 },
+        capabilities: {},
+        noNewPrivileges,
+      });
+      config.root = { path: join(workshop.folder, "rootfs"), readonly: true };
+      Object.assign(config.linux, {
+        cgroupsPath: `/pause-test-${id}`,
+        resources: { memory: { limit: mebibytes << 20 }, pids: { limit: pids } },
+        seccomp,
+      });
+      writeFileSync(join(bundle, "config.json"), JSON.stringify(config));
+
+      const run = Bun.spawn(workshop.inside(runtime, "run", "--bundle", bundle, id), {
+        stderr: "pipe",
+        stdout: "pipe",
+      });
+      let pid = 0;
+      await until("a running container", () => {
+        const { stdout, exitCode } = output(workshop.inside(runtime, "state", id));
+        if (exitCode === 0 && JSON.parse(stdout).status === "running") pid = JSON.parse(stdout).pid;
+        return pid !== 0 || run.exitCode !== null;
+      });
+      if (pid === 0) throw new Error(await new Response(run.stderr).text());
+      const terminate = async () => {
+        workshop.must(runtime, "kill", id, "TERM");
+        expect(await run.exited).toBe(0);
+        expect(await new Response(run.stderr).text()).toBe("Shutting down, got signal: Terminated\n");
+      };
+      return { pid, terminate };
+    }
 
     // An OCI runtime takes the example as it is.
     const profiles = { "default seccomp": defaultSeccomp, "examples/seccomp.json": () => readJson(EXAMPLE) };
     // runc is in Go, which may start a thread until the execve; seldom, but without one it does not get there.
-    for (const [runtime, limit] of Object.entries({ crun: 1, runc: 16 }))
+    for (const [runtime, pids] of Object.entries({ crun: 1, runc: 16 }))
       for (const [profile, seccomp] of Object.entries(profiles))
         for (const noNewPrivileges of [true, false]) {
           const unprivileged = `no capabilities, ${noNewPrivileges ? "" : "not "}no new privileges`;
-          test(`${runtime}: read-only, ${unprivileged}, ${profile}, 16 MiB, pids.max ${limit}`, async () => {
-            const bundle = mkdtempSync(join(workshop.folder, "bundle-"));
-            const id = basename(bundle);
-            must("sh", "-c", `cd ${bundle} && ${runtime} spec`);
-            const config = readJson(join(bundle, "config.json"));
-            const { args: _args, ...process } = config.process;
-            Object.assign(config, {
-              process: {
-                ...process,
-                args: ["/pause"],
-                terminal: false,
-                user: { uid: 65535, gid: 65535 },
-                capabilities: {},
-                noNewPrivileges,
-              },
-              root: { path: join(workshop.folder, "rootfs"), readonly: true },
-            });
-            Object.assign(config.linux, {
-              cgroupsPath: `/pause-test-${id}`,
-              resources: { memory: { limit: 16 << 20 }, pids: { limit } },
-              seccomp: seccomp(),
-            });
-            writeFileSync(join(bundle, "config.json"), JSON.stringify(config));
-
-            const run = Bun.spawn(workshop.inside(runtime, "run", "--bundle", bundle, id), {
-              stderr: "pipe",
-              stdout: "pipe",
-            });
-            let pid = 0;
-            await until("a running container", () => {
-              const { stdout, exitCode } = output(workshop.inside(runtime, "state", id));
-              if (exitCode === 0 && JSON.parse(stdout).status === "running") pid = JSON.parse(stdout).pid;
-              return pid !== 0 || run.exitCode !== null;
-            });
-            if (pid === 0) throw new Error(await new Response(run.stderr).text());
+          test(`${runtime}: read-only, ${unprivileged}, ${profile}, 16 MiB, pids.max ${pids}`, async () => {
+            const { pid, terminate } = await start(runtime, { noNewPrivileges, seccomp: seccomp(), pids });
             await expectAtRest(pid);
             expect(status(pid, "Uid")).toStartWith("65535\t");
             expect(status(pid, "CapEff")).toBe("0000000000000000");
@@ -179,11 +193,19 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
             expect(status(pid, "Seccomp")).toBe("2");
             must("nsenter", "--target", String(pid), "--pid", "--", "sh", "-c", orphans(50));
             await until("no child", () => childrenOf(pid).length === 0);
-            workshop.must(runtime, "kill", id, "TERM");
-            expect(await run.exited).toBe(0);
-            expect(await new Response(run.stderr).text()).toBe("Shutting down, got signal: Terminated\n");
+            await terminate();
           });
         }
+
+    for (const mebibytes of [64, 32, 24, 16, 8]) {
+      test(`crun: ${mebibytes} MiB of memory are enough, as they are for the reference`, async () => {
+        for (const program of ["/pause", "/reference"]) {
+          const { pid, terminate } = await start("crun", { args: [program], mebibytes });
+          await expectAtRest(pid);
+          await terminate();
+        }
+      });
+    }
   });
 
   describe("podman", () => {
