@@ -131,8 +131,8 @@ export interface Rest {
 }
 
 /**
- * Declares the routine in which the program stays. It first hands the process back as it came: closes the
- * descriptors of Bun and restores the signal mask. And it seals it.
+ * Declares the routine in which the program stays. It first hands the process back as it came, without the
+ * descriptors of Bun and with the signal mask, and closes it to all others.
  *
  * From when it is put into memory until just before its last call, every signal is blocked.
  */
@@ -142,8 +142,8 @@ export function atRest(last: Call): Rest {
     // Before any other is opened: there may be room for no more.
     for (const fd of descriptorsOfBun()) close(fd);
     const calls: Call[] = [];
-    // Nobody looks into it or takes it over who has no CAP_SYS_PTRACE: else every container of the pod with its user
-    // could, and would live on in it when that container has ended (PR_SET_DUMPABLE(2const), ptrace(2)).
+    // Nobody without CAP_SYS_PTRACE can look into it or take it over (PR_SET_DUMPABLE(2const), ptrace(2)): else every
+    // container of the pod with PID 1's user could, and would live on in PID 1 when it has itself ended.
     calls.push(call(prctl, PR_SET_DUMPABLE, SUID_DUMP_DISABLE));
     // What died before SIGCHLD was caught, during a start that is longer than a C program's, is reaped now.
     calls.push(call(kill, getpid(), SIGCHLD));

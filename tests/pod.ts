@@ -96,7 +96,8 @@ export class Pod implements AsyncDisposable {
 
   /** Starts it, and waits for nothing but its PID 1. */
   static async start(command: readonly string[]): Promise<Pod> {
-    const unshare = Bun.spawn(inNewNamespace(...command), {
+    // An interrupted test or benchmark leaves none behind.
+    const unshare = Bun.spawn(["setpriv", "--pdeathsig", "KILL", ...inNewNamespace(...command)], {
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
