@@ -9,6 +9,7 @@ import {
   FD_CLOEXEC,
   fcntl,
   getcontext,
+  geteuid,
   getpid,
   kill,
   makecontext,
@@ -62,21 +63,6 @@ export function resetSignals(): void {
   for (const signo of SIGNALS_OF_BUN) sigaction(signo, byDefault, NULL);
 }
 
-/**
- * Whether Bun handles a signal besides SIGPWR: with JSC_SIGNAL_FOR_GC in the environment, its threads stop each other
- * with another one, whose handler must not go as long as the signal can come.
- */
-function isCaughtByBun(): boolean {
-  const action = structSigaction(SIG_DFL);
-  const view = new DataView(action.buffer);
-  for (let signo = 1; signo <= SIGRTMAX; signo++) {
-    if (signo === SIGPWR || sigaction(signo, NULL, action) < 0) continue;
-    // sa_handler, the first 8 bytes.
-    if (view.getUint32(0, true) > SIG_IGN || view.getUint32(4, true) > 0) return true;
-  }
-  return false;
-}
-
 /** Whether the link in /proc/self/fd of a descriptor says this; undefined if the descriptor is closed. */
 function isLinkedTo(link: string, fd: number): boolean | undefined {
   const target = new Uint8Array(64);
@@ -128,6 +114,8 @@ export interface Rest {
   readonly withoutRuntime: Routine;
   /** Where `withoutRuntime` runs; undefined if the runtime has to stay. */
   stack: Range | undefined;
+  /** The page of all routines, once they are in memory. */
+  page: Range | undefined;
 }
 
 /**
@@ -143,24 +131,42 @@ export function atRest(last: Call): Rest {
     for (const fd of descriptorsOfBun()) close(fd);
     const calls: Call[] = [];
     // Nobody without CAP_SYS_PTRACE can look into it or take it over (PR_SET_DUMPABLE(2const), ptrace(2)): else every
-    // container of the pod with PID 1's user could, and would live on in PID 1 when it has itself ended.
-    calls.push(call(prctl, PR_SET_DUMPABLE, SUID_DUMP_DISABLE));
+    // container of the pod with PID 1's user could, and would live on in PID 1 when it has itself ended. Not where
+    // that user is root: a runtime that is root without that capability could not join the pod any more.
+    if (geteuid() !== 0) calls.push(call(prctl, PR_SET_DUMPABLE, SUID_DUMP_DISABLE));
     // What died before SIGCHLD was caught, during a start that is longer than a C program's, is reaped now.
     calls.push(call(kill, getpid(), SIGCHLD));
     calls.push(call(sigprocmask, SIG_SETMASK, mask, NULL), last);
     return calls;
   });
   const withoutRuntime = routine((page) => {
-    const home = isCaughtByBun() ? undefined : residence(page);
+    const home = residence(page);
     rest.stack = home?.stack;
+    rest.page = page;
     return [call(sigaction, SIGPWR, structSigaction(SIG_DFL), NULL), ...(home?.calls ?? []), goto(loop)];
   });
-  const rest: Rest = { loop, withoutRuntime, stack: undefined };
+  const rest: Rest = { loop, withoutRuntime, stack: undefined, page: undefined };
   return rest;
 }
 
 /** Offsets in ucontext_t (sys/ucontext.h), the same on x86-64 and arm64: uc_stack is a stack_t at 16. */
 export const offsetof = { ss_sp: 16, ss_size: 32 } as const;
+
+/**
+ * Whether any signal but SIGPWR has a handler outside of this page, one of Bun's: with JSC_SIGNAL_FOR_GC in the
+ * environment its threads stop each other with another signal. Its code must not go as long as that can come.
+ */
+function hasHandlerOutside(page: Range): boolean {
+  const action = structSigaction(SIG_DFL);
+  const view = new DataView(action.buffer);
+  for (let signo = 1; signo <= SIGRTMAX; signo++) {
+    if (signo === SIGPWR || sigaction(signo, NULL, action) < 0) continue;
+    // sa_handler, the first 8 bytes.
+    const address = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
+    if (address > SIG_IGN && !(page.start <= address && address < page.end)) return true;
+  }
+  return false;
+}
 
 /** More than a ucontext_t has on x86-64 (968) and arm64 (4560), in bytes. */
 const SIZEOF_UCONTEXT = 8192;
@@ -172,10 +178,11 @@ const NUM_THREADS = `%*d (%*[^)]) %*c${" %*s".repeat(16)} %d`;
  * Enters the routine in which the program stays. It never returns.
  *
  * With the runtime goes the stack that it used: the routine begins anew where the stack began, over the frames of
- * Bun (makecontext(3)). If there is another thread, which would be left without its code, the runtime stays.
+ * Bun (makecontext(3)). If there is another thread or another handler, which would be left without its code, the
+ * runtime stays.
  */
-export function enter({ loop, withoutRuntime, stack }: Rest): void {
-  if (stack !== undefined) {
+export function enter({ loop, withoutRuntime, stack, page }: Rest): void {
+  if (stack !== undefined && page !== undefined && !hasHandlerOutside(page)) {
     const context = new Uint8Array(SIZEOF_UCONTEXT);
     getcontext(context);
     const view = new DataView(context.buffer);
