@@ -13,8 +13,13 @@ const MOST_CONTAINERS = 6;
 /** Milliseconds: the longest life of a container, and the longest time until one more comes. */
 const LONGEST_LIFE = 20_000;
 const LONGEST_WAIT = 1000;
+/** Milliseconds after which a zombie has been forgotten, however slow the machine. */
+const FORGOTTEN = 10_000;
 /** Milliseconds between two looks at the zombies. */
 const LOOK = 25;
+
+/** Exit codes of prlimit, nsenter and nice, and of a container that cannot begin; others end by chance. */
+const NOT_STARTED = new Set([1, 2, 125, 126, 127]);
 
 /** What PID 1 has at one moment. */
 interface Possessions {
@@ -40,6 +45,7 @@ export interface Figures {
   containers: number;
   signals: number;
   orphansMade: number;
+  /** All that were made but those which were still there at the end, dead or alive. */
   orphansReaped: number;
   /** The longest time for which one was seen, in milliseconds. */
   longestZombie: number;
@@ -48,11 +54,21 @@ export interface Figures {
   exitCode: number | null;
 }
 
+/** Whether it reaped all that there was, none of it only with another death, and is what it was at first. */
+export const unharmed = (figures: Figures): boolean =>
+  figures.orphansMade > 0 &&
+  figures.orphansReaped === figures.orphansMade &&
+  figures.longestZombie < FORGOTTEN &&
+  Object.values(figures.growth).every((more) => more === 0) &&
+  figures.exitCode === 0;
+
 /** Runs a pod with this program as its PID 1 for so many seconds, and until its last container has left. */
 export async function soak(command: readonly string[], seconds: number, seed: number): Promise<Figures> {
   const next = random(seed);
   const container = compile("container");
   const folder = mkdtempSync(join(tmpdir(), "pause-soak-"));
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  process.once("exit", remove);
   const counts = join(folder, "counts");
   writeFileSync(counts, new Uint8Array(3 * 8));
   const count = () => {
@@ -65,6 +81,7 @@ export async function soak(command: readonly string[], seconds: number, seed: nu
   const { pid } = pod;
   const running = new Set<Bun.Subprocess>();
   let containers = 0;
+  let unstarted = 0;
   let zombies = new Map<number, number>();
   let longestZombie = 0;
   let first: Possessions | undefined;
@@ -87,10 +104,15 @@ export async function soak(command: readonly string[], seconds: number, seed: nu
         String(Math.floor(next() * 2 ** 31)),
         life.toFixed(0),
       ];
-      const one = Bun.spawn(pod.inside(...of), { stdio: ["ignore", "ignore", "ignore"] });
+      const one = Bun.spawn(["prlimit", "--core=0", ...pod.inside(...of)], {
+        stdio: ["ignore", "ignore", "ignore"],
+      });
       containers++;
       running.add(one);
-      one.exited.then(() => running.delete(one));
+      one.exited.then((exitCode) => {
+        running.delete(one);
+        if (NOT_STARTED.has(exitCode)) unstarted++;
+      });
       nextContainer = now + next() * LONGEST_WAIT;
     }
     const children = childrenOf(pid).filter((child) => /\) Z /.test(proc(child, "stat")));
@@ -105,11 +127,12 @@ export async function soak(command: readonly string[], seconds: number, seed: nu
     }
     await Bun.sleep(LOOK);
   }
+  if (unstarted > 0) throw new Error(`${unstarted} containers could not be started`);
   await until("no child", () => childrenOf(pid).length === 0).catch(() => {});
   const left = pod.others().length;
   const { exitCode } = await pod.end("SIGTERM");
   const { orphans, signals } = count();
-  rmSync(folder, { recursive: true });
+  remove();
   return {
     containers,
     signals,
@@ -127,6 +150,7 @@ if (import.meta.main) {
     console.error("usage: npm run soak -- SECONDS [SEED [PROGRAM]...]");
     process.exit(2);
   }
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(130));
   try {
     const names = programs.length > 0 ? programs : both;
     console.log(`${seconds} s of random load on each, seed ${seed}, Linux ${release()}`);
@@ -147,7 +171,7 @@ if (import.meta.main) {
       console.log(columns.map((column, index) => String(column).padEnd(index === 0 ? 36 : 16)).join(""));
     print("", ...names.map((name) => basename(name)));
     for (const [row, of] of Object.entries(rows)) print(row, ...figures.map(of));
-    if (figures.some(({ orphansMade, orphansReaped }) => orphansMade !== orphansReaped)) process.exitCode = 1;
+    if (!figures.every(unharmed)) process.exitCode = 1;
   } catch (error) {
     console.error(`soak: ${error instanceof Error ? error.message : error}`);
     process.exitCode = 1;

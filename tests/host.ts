@@ -62,7 +62,9 @@ export function random(seed: number): () => number {
 /** What runs a command as the image's user, without any privilege. Who is not root has none anyway. */
 export const UNPRIVILEGED =
   process.getuid?.() === 0
-    ? "setpriv --reuid 65535 --regid 65535 --clear-groups --bounding-set=-all --no-new-privs".split(" ")
+    ? "setpriv --reuid 65535 --regid 65535 --clear-groups --bounding-set=-all --no-new-privs --pdeathsig KILL".split(
+        " ",
+      )
     : [];
 
 /** PID 1 ends with 0 on SIGTERM, with pause.c's message and nothing else. */

@@ -104,7 +104,7 @@ export class Pod implements AsyncDisposable {
     });
     let pid: number | undefined;
     await until("PID 1 of a new namespace", () => {
-      if (unshare.exitCode !== null) return true;
+      if (unshare.exitCode !== null || unshare.signalCode !== null) return true;
       pid = childrenOf(unshare.pid)[0];
       return (
         pid !== undefined && status(pid, "NSpid").endsWith("\t1") && !proc(pid, "comm").startsWith("unshare")

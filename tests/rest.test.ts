@@ -9,6 +9,7 @@ import { offsetof } from "../ffi/runtime.ts";
 import {
   both,
   CC,
+  childrenOf,
   dist,
   expectTerminates,
   must,
@@ -49,20 +50,47 @@ test("at rest nothing of the runtime is mapped", async () => {
   await expectTerminates(pod);
 });
 
-test("a process of the same user reads its memory only if it is the reference's", async () => {
+test("on a terminal, where Bun catches more signals, nothing of the runtime is mapped either", async () => {
+  const command = [
+    "script",
+    "--quiet",
+    "--return",
+    "--command",
+    `exec ${observable(pause).join(" ")}`,
+    "/dev/null",
+  ];
+  await using terminal = Bun.spawn(command, { stdio: ["ignore", "ignore", "ignore"] });
+  const pid = () => childrenOf(terminal.pid)[0] ?? 0;
+  await until("rest", () => resting(pid()));
+  expectRuntime(pid(), false);
+  process.kill(pid(), "SIGTERM");
+  expect(await terminal.exited).toBe(0);
+});
+
+test("a process of the same user looks into it only if it is the reference", async () => {
   for (const executable of both.filter(Boolean)) {
-    const child = Bun.spawn([...UNPRIVILEGED, executable], { stdio: ["ignore", "ignore", "ignore"] });
+    await using child = Bun.spawn([...UNPRIVILEGED, executable], { stdio: ["ignore", "ignore", "ignore"] });
     await rest(child.pid);
-    const { exitCode } = output([
-      ...UNPRIVILEGED,
-      "cat",
-      `/proc/${child.pid}/maps`,
-      `/proc/${child.pid}/environ`,
-    ]);
-    expect([executable, exitCode]).toEqual([executable, executable === reference ? 0 : 1]);
-    child.kill("SIGKILL");
+    for (const file of ["maps", "environ", "fd/0", "root/."]) {
+      const look = output([...UNPRIVILEGED, "ls", "-L", `/proc/${child.pid}/${file}`]);
+      const { exitCode } = file.includes("/")
+        ? look
+        : output([...UNPRIVILEGED, "cat", `/proc/${child.pid}/${file}`]);
+      expect([executable, file, exitCode === 0]).toEqual([executable, file, executable === reference]);
+    }
   }
 });
+
+test.skipIf(process.getuid?.() !== 0)(
+  "who is root without CAP_SYS_PTRACE joins the namespaces of a root PID 1, as the reference's",
+  async () => {
+    for (const executable of both.filter(Boolean)) {
+      const nested = ["setpriv", "--bounding-set=-sys_ptrace"];
+      await using pod = await Pod.resting(...nested, executable);
+      expect(output([...nested, ...pod.inside("true")])).toMatchObject({ stderr: "", exitCode: 0 });
+    }
+  },
+);
 
 /** Settings that start threads of the runtime, or compile what has hardly run. */
 const settings = {
@@ -73,7 +101,7 @@ const settings = {
 
 for (const [name, value] of Object.entries(settings)) {
   test(`${name}=${value}: with another thread the runtime stays, and it works just the same`, async () => {
-    const child = start({ [name]: value });
+    await using child = start({ [name]: value });
     await until("the handlers", () => status(child.pid, "SigCgt").endsWith("14002") && resting(child.pid));
     expectRuntime(child.pid, status(child.pid, "Threads") !== "1");
     process.kill(child.pid, "SIGCHLD");

@@ -134,6 +134,12 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
       copyFileSync(reference, join(workshop.folder, "rootfs/reference"));
     });
 
+    const started: string[][] = [];
+    afterAll(() => {
+      for (const [runtime = "", id = ""] of started)
+        output(workshop.inside(runtime, "delete", "--force", id));
+    });
+
     /** A running container in what a sandbox of Kubernetes has at the least, with these changes. */
     async function start(
       runtime: string,
@@ -158,6 +164,7 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
       });
       writeFileSync(join(bundle, "config.json"), JSON.stringify(config));
 
+      started.push([runtime, id]);
       const run = Bun.spawn(workshop.inside(runtime, "run", "--bundle", bundle, id), {
         stderr: "pipe",
         stdout: "pipe",
@@ -384,6 +391,7 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
       for (const id of sandboxes) await remove(id).catch(() => {});
       daemon.kill("SIGTERM");
       await daemon.exited;
+      output(["sh", "-c", "rmdir /sys/fs/cgroup/pause-test /sys/fs/cgroup/*/pause-test"]);
     });
 
     const linux = { namespace_options: { network: "NODE", pid: "POD" } };
