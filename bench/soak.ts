@@ -92,6 +92,7 @@ export async function soak(command: readonly string[], seconds: number, seed: nu
   for (;;) {
     const now = performance.now();
     if (now >= end && running.size === 0) break;
+    if (status(pid, "State") === "") throw new Error(`PID 1 has ended: ${(await pod.end()).stderr}`);
     if (now < end && now >= nextContainer && running.size < MOST_CONTAINERS) {
       const life = Math.min(end - now, next() * LONGEST_LIFE);
       // Nice, so that it does not keep PID 1 from running.
