@@ -22,7 +22,7 @@ import {
   pthread_self,
   read,
 } from "./libc.ts";
-import { type Call, call, type Range } from "./routine.ts";
+import { type Call, call, type Range, uint64 } from "./routine.ts";
 
 /** More than glibc's struct pthread has on any architecture, in bytes (2304 on x86-64, glibc 2.36). */
 const SIZEOF_PTHREAD = 4096;
@@ -121,11 +121,9 @@ interface Image extends Range {
  */
 function imageAt(base: number, pageSize: number): Image | undefined {
   const header = new DataView(toArrayBuffer(base as Pointer, 0, pageSize));
-  const uint64 = (offset: number) =>
-    header.getUint32(offset, true) + header.getUint32(offset + 4, true) * 2 ** 32;
   if (header.getUint32(0) !== 0x7f454c46) return undefined;
   const sizeofPhdr = 56;
-  const phoff = uint64(32);
+  const phoff = uint64(header, 32);
   const phdrsEnd = phoff + header.getUint16(56, true) * sizeofPhdr;
   if (phdrsEnd > pageSize) return undefined;
   let zero = 0;
@@ -134,11 +132,11 @@ function imageAt(base: number, pageSize: number): Image | undefined {
   let relro = 0;
   for (let phdr = phoff; phdr < phdrsEnd; phdr += sizeofPhdr) {
     const type = header.getUint32(phdr, true);
-    const start = base + uint64(phdr + 16);
+    const start = base + uint64(header, phdr + 16);
     if (type === PT_LOAD) {
       // In order of their addresses: the last one counts.
-      zero = start + uint64(phdr + 32);
-      end = start + uint64(phdr + 40);
+      zero = start + uint64(header, phdr + 32);
+      end = start + uint64(header, phdr + 40);
     }
     if (type === PT_DYNAMIC) dynamic = start;
     if (type === PT_GNU_RELRO) relro = start;

@@ -76,6 +76,10 @@ export function int64(code: Code, value: number): void {
   int32(code, (value - low) / 2 ** 32);
 }
 
+/** Eight bytes as an unsigned integer, least significant byte first; exact below 2 ** 53. */
+export const uint64 = (view: DataView, offset: number): number =>
+  view.getUint32(offset, true) + view.getUint32(offset + 4, true) * 2 ** 32;
+
 /** Moves to a multiple of 16 bytes, which suits every type of data and every branch target. */
 function align(code: Code): number {
   code.offset = (code.offset + 15) & ~15;

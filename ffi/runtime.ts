@@ -45,8 +45,8 @@ import {
   sscanf,
 } from "./libc.ts";
 import { residence } from "./memory.ts";
-import { type Call, call, goto, int64, load, type Range, type Routine, routine } from "./routine.ts";
-import { sizeof, structSigaction } from "./sigaction.ts";
+import { type Call, call, goto, int64, load, type Range, type Routine, routine, uint64 } from "./routine.ts";
+import { offsetof as offsetofSigaction, sizeof, structSigaction } from "./sigaction.ts";
 
 /**
  * Bun 1.4.5 catches these to report a crash, and ignores SIGPIPE and SIGXFSZ. It catches SIGPWR too, with which
@@ -161,9 +161,8 @@ function hasHandlerOutside(page: Range): boolean {
   const view = new DataView(action.buffer);
   for (let signo = 1; signo <= SIGRTMAX; signo++) {
     if (signo === SIGPWR || sigaction(signo, NULL, action) < 0) continue;
-    // sa_handler, the first 8 bytes.
-    const address = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
-    if (address > SIG_IGN && !(page.start <= address && address < page.end)) return true;
+    const sa_handler = uint64(view, offsetofSigaction.sa_handler);
+    if (sa_handler > SIG_IGN && !(page.start <= sa_handler && sa_handler < page.end)) return true;
   }
   return false;
 }

@@ -82,6 +82,12 @@ class Workshop {
     return must(...this.inside(...command));
   }
 
+  /** The options of podman and buildah for a store of images and containers. */
+  store(name: string): string[] {
+    const folder = join(this.folder, name);
+    return ["--root", `${folder}-root`, "--runroot", `${folder}-run`, "--storage-driver", "vfs"];
+  }
+
   /** A root file system with busybox only, for the containers beside the pause container. */
   application(): string {
     const folder = join(this.folder, "application");
@@ -217,14 +223,7 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
 
   describe("podman", () => {
     const conf = join(workshop.folder, "containers.conf");
-    const store = [
-      "--root",
-      join(workshop.folder, "root"),
-      "--runroot",
-      join(workshop.folder, "run"),
-      "--storage-driver",
-      "vfs",
-    ];
+    const store = workshop.store("podman");
     const podman = (...args: readonly string[]) => [
       "env",
       `CONTAINERS_CONF=${conf}`,
@@ -352,14 +351,7 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
       await until("containerd", () => output(workshop.inside(...ctr("version"))).exitCode === 0);
       const load = ["images", "import", "--snapshotter", "native"];
       workshop.must(...ctr(...load, join(dist, "pause.oci.tar")));
-      const store = [
-        "--root",
-        join(workshop.folder, "root2"),
-        "--runroot",
-        join(workshop.folder, "run2"),
-        "--storage-driver",
-        "vfs",
-      ];
+      const store = workshop.store("application");
       const archive = join(workshop.folder, "application.tar");
       rmSync(join(workshop.folder, "application"), { recursive: true, force: true });
       workshop.must("buildah", ...store, "build", "--quiet", "--tag", APPLICATION, workshop.application());
