@@ -13,9 +13,9 @@ export interface Line {
   readonly reason: string;
 }
 
-/** Memory that is being filled from its start. What does not fit throws a RangeError. */
+/** Memory that is being filled from its start. */
 export interface Code {
-  readonly view: DataView;
+  readonly memory: Uint8Array;
   /** The address that the first byte will have. */
   readonly base: number;
   /** Bytes written so far. */
@@ -47,16 +47,21 @@ function list(code: Code, text: Text, size: number): void {
 /** The address of what comes next. */
 export const here = (code: Code): number => code.base + code.offset;
 
+/** Writes a byte. Throws a RangeError if there is no room for it. */
+function put(code: Code, value: number): void {
+  if (code.offset >= code.memory.length) throw new RangeError("the routines fill more than their memory");
+  code.memory[code.offset++] = value;
+}
+
 /** Writes the bytes of one instruction. */
 export function bytes(code: Code, text: Text, ...values: readonly number[]): void {
-  for (const value of values) code.view.setUint8(code.offset++, value);
+  for (const value of values) put(code, value);
   list(code, text, values.length);
 }
 
 /** Writes an instruction of 32 bits, least significant byte first. */
 export function word(code: Code, text: Text, value: number): void {
-  code.view.setInt32(code.offset, value, true);
-  code.offset += 4;
+  for (let shift = 0; shift < 32; shift += 8) put(code, (value >> shift) & 0xff);
   list(code, text, 4);
 }
 
@@ -77,7 +82,7 @@ export const hex = (value: number, bits = 64): string =>
 
 /** Writes data. */
 export function data(code: Code, values: Uint8Array): void {
-  for (let index = 0; index < values.length; index++) code.view.setUint8(code.offset++, values[index] ?? 0);
+  for (let index = 0; index < values.length; index++) put(code, values[index] ?? 0);
   list(code, () => JSON.stringify(new TextDecoder("latin1").decode(values)), values.length);
 }
 
@@ -105,5 +110,5 @@ const FAR = 1024;
 
 /** Moves to the next multiple of this many bytes, with zeros between. */
 export function align(code: Code, alignment: number): void {
-  while (here(code) % alignment !== 0) code.view.setUint8(code.offset++, 0);
+  while (here(code) % alignment !== 0) put(code, 0);
 }

@@ -122,21 +122,21 @@ export interface Assembled {
  * Code may refer to what comes later. So it is written again, with the labels as they were found, until none has
  * moved. Code that refers only to what comes before it is written once.
  *
- * @param view where to write
+ * @param memory where to write
  * @param base the address that the first byte will have
  * @throws {UnsupportedRoutine} if a step cannot be encoded, or refers to a label that is nowhere.
- * @throws {RangeError} if the parts fill more than `view`.
+ * @throws {RangeError} if the parts fill more than `memory`.
  *
  * @example
  * ```ts
  * const loop = { label: "loop", steps: [{ label: "again" }, { systemCall: 34, values: [] }, { jump: "again" }] };
- * assemble(x86_64, [loop], new DataView(new ArrayBuffer(64)), 0).size; // 9
+ * assemble(x86_64, [loop], new Uint8Array(64), 0).size; // 9
  * ```
  */
 export function assemble(
   encoder: Encoder | FunctionEncoder,
   parts: readonly Part[],
-  view: DataView,
+  memory: Uint8Array,
   base: number,
   withListing = false,
 ): Assembled {
@@ -145,7 +145,7 @@ export function assemble(
   for (let pass = 0; pass < MAX_PASSES; pass++) {
     const listing: Line[] | undefined = withListing ? [] : undefined;
     const code: Code = {
-      view,
+      memory,
       base,
       offset: 0,
       labels,

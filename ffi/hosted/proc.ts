@@ -1,0 +1,65 @@
+/**
+ * What the kernel says of this process in /proc.
+ */
+import { cString, type LibcFunctions, O_CLOEXEC, O_RDONLY } from "./libc.ts";
+
+/** The size of a file of /proc that is still believed, in bytes: a start has about 60 mappings of 100 bytes. */
+const MOST = 1 << 16;
+
+/** Addresses from `start` up to, but not including, `end`. */
+export interface Range {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A line of /proc/PID/maps: addresses, "rwxp" or some of it, and a path, a name in brackets, or "". */
+export interface Mapping extends Range {
+  readonly permissions: string;
+  readonly name: string;
+}
+
+/** A file of /proc, as text; "" if it cannot be read, or is longer than anything expected. */
+export function readProc(libc: LibcFunctions, path: string): string {
+  const fd = libc.open(cString(path), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return "";
+  const bytes = new Uint8Array(MOST);
+  let length = 0;
+  let more: number;
+  do {
+    more = Number(libc.read(fd, bytes.subarray(length), MOST - length));
+    length += more;
+  } while (more > 0);
+  libc.close(fd);
+  return more < 0 || length === MOST ? "" : new TextDecoder().decode(bytes.subarray(0, length));
+}
+
+/** Where a link of /proc leads; undefined if there is none. */
+export function readLink(libc: LibcFunctions, path: string): string | undefined {
+  const target = new Uint8Array(256);
+  const length = Number(libc.readlink(cString(path), target, target.length));
+  return length < 0 ? undefined : new TextDecoder().decode(target.subarray(0, length));
+}
+
+/**
+ * The lines of /proc/PID/maps, in order of their addresses (proc_pid_maps(5)): "start-end perms offset dev inode",
+ * and behind that, from column 73 on, the name if there is one.
+ *
+ * @returns undefined if there is none, or one that is not like that
+ */
+export function parseMaps(text: string): Mapping[] | undefined {
+  const mappings: Mapping[] = [];
+  let previous = 0;
+  for (let from = 0; from < text.length; ) {
+    const newline = text.indexOf("\n", from);
+    const dash = text.indexOf("-", from);
+    const space = text.indexOf(" ", dash);
+    const start = Number(`0x${text.slice(from, dash)}`);
+    const end = Number(`0x${text.slice(dash + 1, space)}`);
+    if (!(start >= previous && end > start && newline > space)) return undefined;
+    const permissions = text.slice(space + 1, space + 5);
+    mappings.push({ start, end, permissions, name: text.slice(from + 73, newline) });
+    previous = end;
+    from = newline + 1;
+  }
+  return mappings.length > 0 ? mappings : undefined;
+}

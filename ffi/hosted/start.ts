@@ -1,0 +1,195 @@
+/**
+ * init.ts under Bun: from the first line of ours to the last jump, in its order.
+ *
+ * What runs here at every start does without most of JavaScript's library: its parts come into being when they are
+ * first used, and Math, Reflect, TextEncoder, or a method of Array that is itself written in JavaScript (map, filter,
+ * sort …) then takes as long as all the rest of a file.
+ */
+import { CFunction, type Pointer, read, toArrayBuffer } from "bun:ffi";
+import { assemble, type Step, UnsupportedRoutine } from "../assembler/routine.ts";
+import { ascii, type Handler, type Main, stderr, stdout } from "../libc.ts";
+import { blockSignals, descriptorsOfBun, hasHandlerOutside, resetSignals } from "./bun.ts";
+import { type SharedObject, sharedObject } from "./elf.ts";
+import {
+  addressOf,
+  cString,
+  type LibcFunctions,
+  MADV_DONTNEED,
+  O_CLOEXEC,
+  O_RDONLY,
+  openLibc,
+  variable,
+} from "./libc.ts";
+import { surplus } from "./memory.ts";
+import { mapPage, type Page } from "./page.ts";
+import { type Mapping, parseMaps, type Range, readProc } from "./proc.ts";
+import { call, encoder, labelOf, type Routines, writeRoutines } from "./routines.ts";
+import { hasArgument, startOfStack } from "./stack.ts";
+import { offsetof, setUint64, sizeof, structSigaction } from "./structs.ts";
+
+/** Pages that are gone at rest: the calls that unmap everything else, and a ucontext_t. A multiple of every page size. */
+const SIZEOF_SCRATCH = 1 << 16;
+
+/**
+ * Runs `main`, and ends the process with what it returns.
+ *
+ * What `main` throws is one line on standard error and exit code 1. The end is `_exit`: the C program has
+ * nothing left to do at exit(3), and Bun has things to do that nobody here needs.
+ *
+ * @param handlers every signal handler that `main` installs, by its name
+ */
+export function start(main: Main, handlers: Readonly<Record<string, Handler>>): never {
+  const libc = openLibc();
+  resetSignals(libc);
+  let status = 1;
+  try {
+    const mask = blockSignals(libc);
+    const scratch = mapPage(libc, SIZEOF_SCRATCH);
+    const page = mapPage(libc, libc.getpagesize());
+    const routines = writeRoutines(libc, handlers, mask, page, scratch);
+    const stack = startOfStack();
+    const write = (fd: number, text: string) => Number(libc.write(fd, ascii(text), text.length));
+    status = main({
+      argv: { includes: (argument) => stack !== undefined && hasArgument(libc, stack, argument) },
+      stderr,
+      fprintf: write,
+      getpid: libc.getpid,
+      pause: () => leave(libc, routines, scratch, stack),
+      printf: (text) => write(stdout, text),
+      sigaction(signo, { sa_handler, sa_flags }, oldact) {
+        const action = structSigaction(addressOfHandler(routines, handlers, sa_handler, signo), sa_flags);
+        return libc.sigaction(signo, action, oldact);
+      },
+    });
+  } catch (error) {
+    const line = ascii(`Error: ${error instanceof Error ? error.message : error}\n`);
+    libc.write(stderr, line, line.length);
+  }
+  libc._exit(status);
+  throw new Error("_exit returned");
+}
+
+/** The address of a handler's routine for a signal. */
+function addressOfHandler(
+  routines: Routines,
+  handlers: Readonly<Record<string, Handler>>,
+  handler: Handler,
+  signo: number,
+): number {
+  for (const name of Object.keys(handlers)) {
+    const address = routines.handlers[labelOf(name, signo)];
+    if (handlers[name] === handler && address !== undefined) return address;
+  }
+  throw new UnsupportedRoutine(`the handler was not declared for signal ${signo}`);
+}
+
+/**
+ * Leaves JavaScript for good: gives back what Bun has opened and mapped, and enters the loop in which the program stays.
+ *
+ * With the runtime goes the stack that it used: the program begins anew where the stack began, over the frames of Bun
+ * (makecontext(3)). The runtime stays mapped, and the loop runs just the same, if the memory map is not understood, or
+ * if there is another thread or another handler, which would be left without its code.
+ */
+function leave(libc: LibcFunctions, routines: Routines, scratch: Page, stack: number | undefined): never {
+  // Before any other is opened: there may be room for no more.
+  for (const fd of descriptorsOfBun(libc)) libc.close(fd);
+  if (prepareToLeave(libc, routines, scratch, stack)) {
+    const path = cString("/proc/self/stat");
+    const format = cString(NUM_THREADS);
+    const text = new Uint8Array(1024);
+    const threads = new Int32Array([UNKNOWN]);
+    // From here on no function of JavaScript is entered, no loop is run and nothing is allocated: nothing that
+    // makes the runtime start a thread.
+    const fd = libc.open(path, O_RDONLY | O_CLOEXEC);
+    libc.read(fd, text, 1023);
+    libc.close(fd);
+    libc.sscanf(text, format, threads);
+    // qemu-user says 0.
+    if (threads[0] === 1 || threads[0] === 0) libc.setcontext(scratch.start as Pointer);
+  }
+  CFunction({ ptr: routines.loop as Pointer, args: [], returns: "void" })();
+  throw new Error("the loop returned");
+}
+
+/** The number of threads in /proc/PID/stat (proc_pid_stat(5), field 20), for sscanf(3). */
+const NUM_THREADS = `%*d (%*[^)]) %*c${" %*s".repeat(16)} %d`;
+const UNKNOWN = -1;
+
+/**
+ * Fills the scratch pages: a ucontext_t in which everything is unmapped that a resting pause does not need, and behind
+ * it the code that does so.
+ *
+ * @returns whether that can be done. If not, for whatever reason, the runtime stays.
+ */
+function prepareToLeave(
+  libc: LibcFunctions,
+  routines: Routines,
+  scratch: Page,
+  stack: number | undefined,
+): boolean {
+  const maps = parseMaps(readProc(libc, "/proc/self/maps"));
+  if (maps === undefined || stack === undefined || hasHandlerOutside(libc, routines.page)) return false;
+  const pageSize = libc.getpagesize();
+  const object = libcAmong(maps, addressOf(libc.pause), pageSize);
+  const stackMapping = mappingOf(maps, stack);
+  if (object === undefined || stackMapping === undefined) return false;
+  const { unmapped, emptied } = surplus(maps, {
+    pageSize,
+    stack,
+    stackMapping,
+    errno: Number(libc.__errno_location()),
+    thread: Number(libc.pthread_self()),
+    rseq: rseqOf(Number(libc.pthread_self())),
+    stackGuard: process.arch === "arm64" ? variable("__stack_chk_guard") : undefined,
+    libc: object,
+    pages: [routines.page, scratch],
+  });
+  const steps: Step[] = [];
+  for (const { start, end } of unmapped) steps.push(call(libc.munmap, start, end - start));
+  for (const { start, end } of emptied) steps.push(call(libc.madvise, start, end - start, MADV_DONTNEED));
+  steps.push({ call: routines.rest, values: [] });
+
+  const context = scratch.start as Pointer;
+  const entry = scratch.start + sizeof.ucontext;
+  try {
+    assemble(encoder, [{ label: "leave", steps }], scratch.memory.subarray(sizeof.ucontext), entry);
+    libc.getcontext(context);
+    setUint64(scratch.memory, offsetof.ucontext.ss_sp, stackMapping.start);
+    setUint64(scratch.memory, offsetof.ucontext.ss_size, stack - (stack % 16) - stackMapping.start);
+    libc.makecontext(context, entry as Pointer, 0);
+    scratch.seal();
+  } catch {
+    return false;
+  }
+  return true;
+}
+
+function mappingOf(maps: readonly Mapping[], address: number): Mapping | undefined {
+  for (const mapping of maps) if (mapping.start <= address && address < mapping.end) return mapping;
+  return undefined;
+}
+
+/** The shared object in which a function lies. */
+function libcAmong(
+  maps: readonly Mapping[],
+  libcFunction: number,
+  pageSize: number,
+): SharedObject | undefined {
+  const path = mappingOf(maps, libcFunction)?.name;
+  for (const { start, name } of maps)
+    if (name === path)
+      return sharedObject(new Uint8Array(toArrayBuffer(start as Pointer, 0, pageSize)), start);
+  return undefined;
+}
+
+/** The least that the kernel writes: the original struct rseq, in bytes (linux/rseq.h). */
+const SIZEOF_RSEQ = 32;
+
+/** The thread's area for rseq(2), if libc has one: since glibc 2.35 it says where, counted from struct pthread. */
+function rseqOf(thread: number): Range | undefined {
+  const offset = variable("__rseq_offset");
+  if (offset === undefined) return undefined;
+  const size = read.u32((variable("__rseq_size") ?? 0) as Pointer, 0);
+  const start = thread + read.i32(offset as Pointer, 4) * 2 ** 32 + read.u32(offset as Pointer, 0);
+  return { start, end: start + (size > SIZEOF_RSEQ ? size : SIZEOF_RSEQ) };
+}
