@@ -9,6 +9,8 @@ export interface Line {
   readonly size: number;
   /** The instruction as binutils' objdump prints it, without its names for addresses. */
   readonly text: string;
+  /** The label that it refers to. */
+  readonly target: string | undefined;
   /** What it is there for, in the words of who asked for it. */
   readonly reason: string;
 }
@@ -30,6 +32,8 @@ export interface Code {
   readonly listing?: Line[] | undefined;
   /** The `reason` of the lines that follow. */
   reason: string;
+  /** The `target` of the next line. */
+  target: string | undefined;
 }
 
 /** What an instruction is called. A function is asked only when there is a listing: a start has no time for texts. */
@@ -40,8 +44,10 @@ function list(code: Code, text: Text, size: number): void {
     address: here(code) - size,
     size,
     text: typeof text === "string" ? text : text(),
+    target: code.target,
     reason: code.reason,
   });
+  code.target = undefined;
 }
 
 /** The address of what comes next. */
@@ -101,6 +107,7 @@ export const local = (code: Code): string => `.${code.locals++}`;
  */
 export function addressOf(code: Code, name: string): number {
   const address = code.labels[name];
+  code.target = name;
   if (address === undefined) code.unsettled = name;
   return address ?? here(code) + FAR;
 }

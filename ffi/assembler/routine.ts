@@ -153,6 +153,7 @@ export function assemble(
       locals: 0,
       listing,
       reason: "",
+      target: undefined,
     };
     for (const part of parts) {
       align(code, part.alignment ?? encoder.alignment);

@@ -1,0 +1,91 @@
+/**
+ * What differs between the architectures of Linux: one table each, by its name in OCI images.
+ *
+ * System calls: arch/x86/entry/syscalls/syscall_64.tbl, arch/arm/tools/syscall.tbl, include/uapi/asm-generic/unistd.h
+ * (arm64, riscv64), arch/powerpc/kernel/syscalls/syscall.tbl, arch/s390/kernel/syscalls/syscall.tbl.
+ */
+import { aarch64 } from "../assembler/aarch64.ts";
+import type { Encoder } from "../assembler/routine.ts";
+import { x86_64 } from "../assembler/x86_64.ts";
+
+/** The system calls that a pause makes, by their names in Linux. */
+export type SystemCall =
+  | "exit_group"
+  | "geteuid"
+  | "getpid"
+  | "prctl"
+  | "rt_sigaction"
+  | "rt_sigreturn"
+  | "wait4"
+  | "write";
+
+/** One architecture. */
+export interface Architecture {
+  readonly encoder: Encoder;
+  /** e_machine and e_flags of the ELF header (elf.h, and the ABI supplements). */
+  readonly machine: number;
+  readonly flags: number;
+  /** The size of a long and of a pointer, in bytes. */
+  readonly wordSize: 4 | 8;
+  readonly isLittleEndian: boolean;
+  /** The largest page that its kernels use, in bytes: what a segment is aligned to. */
+  readonly pageSize: number;
+  readonly systemCalls: Readonly<Record<SystemCall, number>>;
+  /** What libc's pause is here: the number and what is passed. arm64 and riscv64 have ppoll(NULL, 0, NULL, NULL, 0). */
+  readonly pause: readonly [number: number, values: readonly number[], name: "pause" | "ppoll"];
+  /** The fields of the kernel's struct sigaction (linux/signal_types.h), in their order. All but sa_mask are words. */
+  readonly sigaction: readonly ("sa_handler" | "sa_flags" | "sa_restorer" | "sa_mask")[];
+  /** Whether a handler returns to a routine of ours, because the kernel brings none, or not always. */
+  readonly hasRestorer: boolean;
+}
+
+/** asm-generic/unistd.h. */
+const GENERIC = {
+  exit_group: 94,
+  geteuid: 175,
+  getpid: 172,
+  prctl: 167,
+  rt_sigaction: 134,
+  rt_sigreturn: 139,
+  wait4: 260,
+  write: 64,
+} as const;
+const PPOLL = [73, [0, 0, 0, 0, 0], "ppoll"] as const;
+
+const WITH_RESTORER = ["sa_handler", "sa_flags", "sa_restorer", "sa_mask"] as const;
+
+export const architectures: Readonly<Record<string, Architecture>> = {
+  amd64: {
+    encoder: x86_64,
+    machine: 62,
+    flags: 0,
+    wordSize: 8,
+    isLittleEndian: true,
+    pageSize: 0x1000,
+    systemCalls: {
+      exit_group: 231,
+      geteuid: 107,
+      getpid: 39,
+      prctl: 157,
+      rt_sigaction: 13,
+      rt_sigreturn: 15,
+      wait4: 61,
+      write: 1,
+    },
+    pause: [34, [], "pause"],
+    sigaction: WITH_RESTORER,
+    hasRestorer: true, // the kernel kills who has none (arch/x86/kernel/signal_64.c)
+  },
+  arm64: {
+    encoder: aarch64,
+    machine: 183,
+    flags: 0,
+    wordSize: 8,
+    isLittleEndian: true,
+    pageSize: 0x10000,
+    systemCalls: GENERIC,
+    pause: PPOLL,
+    sigaction: WITH_RESTORER,
+    hasRestorer: false, // the vDSO has it
+  },
+};
