@@ -52,7 +52,7 @@ export interface Subject {
   readonly stderr?: ReadableStream<Uint8Array> | number | undefined;
 }
 
-const SECONDS = 6;
+const SECONDS = 60;
 
 /**
  * Waits until a condition holds.
