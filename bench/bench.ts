@@ -7,21 +7,10 @@ import { writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
-import {
-  childrenOf,
-  compile,
-  dist,
-  must,
-  output,
-  Pod,
-  pause,
-  proc,
-  reference,
-  resting,
-  root,
-  status,
-  until,
-} from "../tests/host.ts";
+import { Pod } from "../tests/helpers/pod.ts";
+import { childrenOf, must, output, proc, status, until } from "../tests/helpers/process.ts";
+import { compile, dist, hosted, reference, root } from "../tests/helpers/programs.ts";
+import { isAtRest } from "../tests/helpers/rest.ts";
 import {
   costOf,
   cpuTime,
@@ -52,6 +41,8 @@ interface Program {
 }
 
 const caught: Ready = (pid) => status(pid, "SigCgt").endsWith("14002");
+const oursRests: Ready = (pid) => isAtRest(pid, hosted);
+const itsRests: Ready = (pid) => isAtRest(pid, reference);
 const sleeps: Ready = (pid) => status(pid, "State").startsWith("S");
 const sleepsWithMask: Ready = (pid) =>
   status(pid, "SigBlk") !== "0000000000000000" && status(pid, "State").startsWith("S");
@@ -63,11 +54,11 @@ const childSleeps: Ready = (pid) =>
 
 function programs(): Program[] {
   const dynamic = join(dist, "reference-dynamic");
-  must("cc", "-Os", "-s", `-DVERSION="${version}"`, "-o", dynamic, join(root, "tests/reference.c"));
+  must("cc", "-Os", "-s", `-DVERSION="${version}"`, "-o", dynamic, join(root, "tests/helpers/reference.c"));
   const all: Program[] = [
-    { name: "pause (this)", command: [pause], ready: caught, atRest: resting, version: ["-v"] },
-    { name: "C, static", command: [reference], ready: caught, atRest: resting, version: ["-v"] },
-    { name: "C, dynamic", command: [dynamic], ready: caught, atRest: resting, version: ["-v"] },
+    { name: "pause (this)", command: [hosted.executable], ready: caught, atRest: oursRests, version: ["-v"] },
+    { name: "C, static", command: [reference.executable], ready: caught, atRest: itsRests, version: ["-v"] },
+    { name: "C, dynamic", command: [dynamic], ready: caught, atRest: itsRests, version: ["-v"] },
     {
       name: "catatonit -P",
       command: ["catatonit", "-P"],
@@ -114,7 +105,7 @@ function progress(what: string, steps: number): void {
 /** Reaping, as PID 1: orphans per second, CPU time per 1,000, and the longest time that a zombie was seen. */
 async function reaping({ command, atRest }: Program, orphans: string) {
   await using pod = await Pod.start(command);
-  await until("rest", () => atRest(pod.pid));
+  await until("rest", () => atRest(pod.pid), pod);
   const cpu = cpuTime(pod.pid);
   const start = performance.now();
   const makers = Bun.spawn(pod.inside(orphans, "4", String(ORPHANS / 4)), { stdout: "ignore" });
@@ -222,8 +213,8 @@ async function bench(): Promise<Results> {
   if (!crun) console.log("left out: a container's life, which needs root and crun (apt-get install crun)");
   const bundles = crun
     ? [
-        ["pause (this)", bundleOf("pause", pause)] as const,
-        ["C, static", bundleOf("reference", reference)] as const,
+        ["pause (this)", bundleOf("pause", hosted.executable)] as const,
+        ["C, static", bundleOf("reference", reference.executable)] as const,
       ]
     : [];
   if (Bun.which("podman") === null)
@@ -261,7 +252,7 @@ async function bench(): Promise<Results> {
     ready,
     process: Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] }),
   }));
-  for (const { process, ready } of idle) await until("ready", () => ready(process.pid));
+  for (const { process, ready } of idle) await until("ready", () => ready(process.pid), process);
   await Bun.sleep(500);
   const wakeups = (pid: number) =>
     Number(status(pid, "voluntary_ctxt_switches")) + Number(status(pid, "nonvoluntary_ctxt_switches"));
@@ -306,9 +297,9 @@ async function bench(): Promise<Results> {
     samples,
     scale,
     size: {
-      executable: Bun.file(pause).size,
+      executable: Bun.file(hosted.executable).size,
       image: Bun.file(join(dist, "pause.oci.tar")).size / 2,
-      reference: Bun.file(reference).size,
+      reference: Bun.file(reference.executable).size,
     },
   };
 }

@@ -4,8 +4,9 @@
 import { writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { scripts } from "../package.json" with { type: "json" };
-import { dist, must, pause, reference, resting, status } from "../tests/host.ts";
-import { rest } from "../tests/pod.ts";
+import { must, status } from "../tests/helpers/process.ts";
+import { dist, hosted, reference } from "../tests/helpers/programs.ts";
+import { isAtRest, untilAtRest } from "../tests/helpers/rest.ts";
 import { costOf, mapOf, median, type Part, untilExit, untilReady } from "./measure.ts";
 
 const INSTANCES = 100;
@@ -34,8 +35,10 @@ const print = (...columns: readonly (string | number)[]) =>
 async function memory(): Promise<void> {
   const samples = { pause: [] as number[], reference: [] as number[] };
   for (let round = 0; round < MEMORY_ROUNDS; round++) {
-    samples.pause.push((await costOf([pause], INSTANCES, resting)).memory.total);
-    samples.reference.push((await costOf([reference], INSTANCES, resting)).memory.total);
+    for (const [name, program] of [["pause", hosted] as const, ["reference", reference] as const]) {
+      const { memory } = await costOf([program.executable], INSTANCES, (pid) => isAtRest(pid, program));
+      samples[name].push(memory.total);
+    }
   }
   const [ours, its] = [median(samples.pause), median(samples.reference)];
   console.log(
@@ -55,9 +58,9 @@ async function start(): Promise<void> {
   const caught = (pid: number) => status(pid, "SigCgt").endsWith("14002");
   const samples = { pause: [] as number[], empty: [] as number[], reference: [] as number[] };
   for (let round = 0; round < START_ROUNDS; round++) {
-    samples.pause.push(await untilReady([pause], caught));
+    samples.pause.push(await untilReady([hosted.executable], caught));
     samples.empty.push(await untilExit([empty]));
-    samples.reference.push(await untilReady([reference], caught));
+    samples.reference.push(await untilReady([reference.executable], caught));
   }
   const [ours, nothing, its] = [median(samples.pause), median(samples.empty), median(samples.reference)];
   console.log(`Time from exec until all three signals are caught, median of ${START_ROUNDS}`);
@@ -68,8 +71,8 @@ async function start(): Promise<void> {
 }
 
 async function map(): Promise<void> {
-  const instance = Bun.spawn([pause], { stdio: ["ignore", "ignore", "ignore"] });
-  await rest(instance.pid);
+  const instance = Bun.spawn([hosted.executable], { stdio: ["ignore", "ignore", "ignore"] });
+  await untilAtRest(instance, hosted);
   const parts = mapOf(instance.pid);
   instance.kill("SIGKILL");
   console.log("What is left in memory, in KiB (private: paid for by each instance)");

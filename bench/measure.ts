@@ -3,7 +3,7 @@
  */
 import { mkdirSync, readFileSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
-import { childrenOf, proc, status, until } from "../tests/pod.ts";
+import { childrenOf, proc, status, until } from "../tests/helpers/process.ts";
 
 /** The middle one of an odd number of values, or the mean of the two middle ones. */
 export function median(values: readonly number[]): number {
@@ -124,14 +124,14 @@ const everAgain = (pid: number): boolean => status(pid, "State").startsWith("S")
 export async function costOf(command: readonly string[], count: number, ready: Ready): Promise<Cost> {
   // Once outside, so that the page cache is charged elsewhere.
   const before = Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] });
-  await until("rest", () => ready(before.pid));
+  await until("rest", () => ready(before.pid), before);
   await end(before);
 
   using cgroup = new MemoryCgroup();
   const empty = cgroup.usage();
   const begin = performance.now();
   const instances = Array.from({ length: count }, () => cgroup.start(command));
-  for (const { pid } of instances) await until("rest", () => ready(pid) && everAgain(pid));
+  for (const one of instances) await until("rest", () => ready(one.pid) && everAgain(one.pid), one);
   const start = performance.now() - begin;
   // Page tables and objects that a start left behind are freed after a grace period of RCU.
   let [last, full] = [empty, cgroup.usage()];
@@ -153,7 +153,7 @@ export async function costOf(command: readonly string[], count: number, ready: R
 /** Milliseconds from SIGTERM to the end of a program that is ready. */
 export async function untilTerminated(command: readonly string[], ready: Ready): Promise<number> {
   const instance = Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] });
-  await until("ready", () => ready(instance.pid));
+  await until("ready", () => ready(instance.pid), instance);
   const start = performance.now();
   instance.kill("SIGTERM");
   await instance.exited;

@@ -1,13 +1,16 @@
 /**
- * npm run soak -- SECONDS [SEED [PROGRAM]...]: pods under random load, at the same time: one of each program, or of
- * dist/pause and the C program.
+ * npm run soak -- SECONDS [SEED [PROGRAM]...]: pods under random load, at the same time: one of each program. These are
+ * all that are under test, or those of these names or paths.
  *
  * Containers join and leave, make orphans that die in every way, and send PID 1 every signal but the two that end it.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { release, tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { both, childrenOf, compile, Pod, proc, random, status, until } from "../tests/host.ts";
+import { Pod } from "../tests/helpers/pod.ts";
+import { childrenOf, proc, status, until } from "../tests/helpers/process.ts";
+import { compile, type Program, programs, reference } from "../tests/helpers/programs.ts";
+import { random } from "../tests/helpers/random.ts";
 
 const MOST_CONTAINERS = 6;
 /** Milliseconds: the longest life of a container, and the longest time until one more comes. */
@@ -63,7 +66,7 @@ export const unharmed = (figures: Figures): boolean =>
   figures.exitCode === 0;
 
 /** Runs a pod with this program as its PID 1 for so many seconds, and until its last container has left. */
-export async function soak(command: readonly string[], seconds: number, seed: number): Promise<Figures> {
+export async function soak(program: Program, seconds: number, seed: number): Promise<Figures> {
   const next = random(seed);
   const container = compile("container");
   const folder = mkdtempSync(join(tmpdir(), "pause-soak-"));
@@ -77,7 +80,7 @@ export async function soak(command: readonly string[], seconds: number, seed: nu
     );
     return { orphans: Number(forks - waits), signals: Number(signals) };
   };
-  await using pod = await Pod.resting(...command);
+  await using pod = await Pod.atRest(program);
   const { pid } = pod;
   const running = new Set<Bun.Subprocess>();
   let containers = 0;
@@ -129,7 +132,7 @@ export async function soak(command: readonly string[], seconds: number, seed: nu
     await Bun.sleep(LOOK);
   }
   if (unstarted > 0) throw new Error(`${unstarted} containers could not be started`);
-  await until("no child", () => childrenOf(pid).length === 0).catch(() => {});
+  await until("no child", () => childrenOf(pid).length === 0, pod).catch(() => {});
   const left = pod.others().length;
   const { exitCode } = await pod.end("SIGTERM");
   const { orphans, signals } = count();
@@ -146,16 +149,24 @@ export async function soak(command: readonly string[], seconds: number, seed: nu
 }
 
 if (import.meta.main) {
-  const [seconds, seed = "1", ...programs] = Bun.argv.slice(2);
+  const [seconds, seed = "1", ...names] = Bun.argv.slice(2);
   if (!(Number(seconds) > 0 && Number.isSafeInteger(Number(seed)))) {
     console.error("usage: npm run soak -- SECONDS [SEED [PROGRAM]...]");
     process.exit(2);
   }
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(130));
   try {
-    const names = programs.length > 0 ? programs : both;
+    const named = names.map(
+      (name) =>
+        programs.find((program) => program.name === name) ?? {
+          ...reference,
+          name: basename(name),
+          executable: name,
+        },
+    );
+    const soaked = named.length > 0 ? named : programs;
     console.log(`${seconds} s of random load on each, seed ${seed}, Linux ${release()}`);
-    const figures = await Promise.all(names.map((name) => soak([name], Number(seconds), Number(seed))));
+    const figures = await Promise.all(soaked.map((program) => soak(program, Number(seconds), Number(seed))));
     const rows: Record<string, (figures: Figures) => unknown> = {
       "containers that joined and left": ({ containers }) => containers,
       "signals to PID 1": ({ signals }) => signals,
@@ -170,7 +181,7 @@ if (import.meta.main) {
     };
     const print = (...columns: unknown[]) =>
       console.log(columns.map((column, index) => String(column).padEnd(index === 0 ? 36 : 16)).join(""));
-    print("", ...names.map((name) => basename(name)));
+    print("", ...soaked.map(({ name }) => name));
     for (const [row, of] of Object.entries(rows)) print(row, ...figures.map(of));
     if (!figures.every(unharmed)) process.exitCode = 1;
   } catch (error) {

@@ -1,8 +1,9 @@
 /**
  * The main job, to be watched: dist/pause as PID 1 of a new PID namespace, and orphans that it reaps.
  */
-import { join } from "node:path";
-import { Pod, until } from "../tests/pod.ts";
+import { Pod } from "../tests/helpers/pod.ts";
+import { until } from "../tests/helpers/process.ts";
+import { hosted } from "../tests/helpers/programs.ts";
 
 const ORPHANS = 300;
 const MAKE_ORPHANS = `for i in $(seq ${ORPHANS}); do (sleep 1 &) >/dev/null 2>&1; done`;
@@ -31,7 +32,7 @@ async function main(): Promise<number> {
   await demonstrate(without);
 
   console.log("dist/pause as PID 1 of a new PID namespace:");
-  await using pod = await Pod.resting(join(import.meta.dir, "../dist/pause"));
+  await using pod = await Pod.atRest(hosted);
   await demonstrate(pod);
   const zombies = pod.others().length;
   const { stderr, exitCode } = await pod.end("SIGTERM");

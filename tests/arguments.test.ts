@@ -1,10 +1,15 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { version } from "../package.json" with { type: "json" };
-import { both, CC, needs, output, pause, rest, root } from "./host.ts";
+import { describeEach, MESSAGE } from "./helpers/expect.ts";
+import { outside } from "./helpers/pod.ts";
+import { output } from "./helpers/process.ts";
+import { hosted, type Program, programs, root } from "./helpers/programs.ts";
+import { untilAtRest } from "./helpers/rest.ts";
 
-const fromSource = [process.execPath, join(root, "init.ts")];
-const cc = needs(CC);
+/** The script itself, which Bun runs without a build. */
+const fromSource: Program = { ...hosted, name: "bun init.ts", executable: process.execPath };
+const commandOf = (program: Program) =>
+  program === fromSource ? [process.execPath, join(root, "init.ts")] : [program.executable];
 
 const printVersion: Record<string, string[]> = {
   "-v": ["-v"],
@@ -13,30 +18,6 @@ const printVersion: Record<string, string[]> = {
   "-V before other arguments": ["-V", "--help"],
   "-v after 10,000 arguments": [...Array(10_000).fill("argument"), "-v"],
 };
-
-for (const [name, args] of Object.entries(printVersion)) {
-  test(`${name} prints the version`, () => {
-    for (const command of [[pause], fromSource])
-      expect(output([...command, ...args])).toEqual({
-        stdout: `init.ts ${version}\n`,
-        stderr: "",
-        exitCode: 0,
-        signalCode: null,
-      });
-  });
-}
-
-/** Runs a program that pauses, not as PID 1, until it rests and is terminated. */
-async function untilTerminated(command: readonly string[], signal: NodeJS.Signals = "SIGTERM") {
-  const process = Bun.spawn([...command], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
-  await rest(process.pid);
-  process.kill(signal);
-  return {
-    stdout: await new Response(process.stdout).text(),
-    stderr: await new Response(process.stderr).text(),
-    exitCode: await process.exited,
-  };
-}
 
 const ignored: Record<string, string[]> = {
   none: [],
@@ -52,27 +33,35 @@ const ignored: Record<string, string[]> = {
   "10,000": Array(10_000).fill("argument"),
 };
 
-for (const [name, args] of Object.entries(ignored)) {
-  test(`arguments are ignored: ${name}`, async () => {
-    const warned = {
-      stdout: "",
-      stderr: "Warning: pause should be the first process\nShutting down, got signal: Terminated\n",
-      exitCode: 0,
-    };
-    expect(await untilTerminated([pause, ...args])).toEqual(warned);
-  });
-  test.skipIf(cc.skip)(cc.name(`arguments are ignored by the reference: ${name}`), async () => {
-    const [ours, its] = await Promise.all(both.map((executable) => untilTerminated([executable, ...args])));
-    expect(ours).toEqual(its);
-  });
-}
+describeEach(
+  (program) => {
+    for (const [name, args] of Object.entries(printVersion)) {
+      test(`${name} prints the version`, () => {
+        expect(output([...commandOf(program), ...args])).toEqual({
+          stdout: program.version,
+          stderr: "",
+          exitCode: 0,
+          signalCode: null,
+        });
+      });
+    }
 
-test("bun init.ts behaves as the executable", async () => {
-  for (const signal of ["SIGTERM", "SIGINT"] as const)
-    expect(await untilTerminated([...fromSource, "--help"], signal)).toEqual(
-      await untilTerminated([pause], signal),
-    );
-});
+    for (const [name, args] of Object.entries(ignored)) {
+      test(`arguments are ignored: ${name}`, async () => {
+        await using child = outside([...commandOf(program), ...args]);
+        // A start from the source compiles it, in threads.
+        await untilAtRest(child, program, program === fromSource ? { runtime: "may stay" } : {});
+        child.kill("SIGTERM");
+        expect(await child.exited).toBe(0);
+        expect(await new Response(child.stdout).text()).toBe("");
+        expect(await new Response(child.stderr).text()).toBe(
+          `Warning: pause should be the first process\n${MESSAGE}`,
+        );
+      });
+    }
+  },
+  [...programs, fromSource],
+);
 
 test("another system is refused in one line", () => {
   for (const [platform, arch] of [

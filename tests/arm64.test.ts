@@ -5,19 +5,11 @@ import { beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
-import {
-  childrenOf,
-  dist,
-  expectTerminates,
-  missing,
-  must,
-  observable,
-  output,
-  Pod,
-  proc,
-  root,
-  until,
-} from "./host.ts";
+import { expectTerminates } from "./helpers/expect.ts";
+import { observable, Pod } from "./helpers/pod.ts";
+import { childrenOf, must, output, proc, until } from "./helpers/process.ts";
+import { dist, root } from "./helpers/programs.ts";
+import { missing } from "./helpers/tools.ts";
 
 const LIBRARIES = "/usr/aarch64-linux-gnu";
 const how = missing({ "qemu-aarch64-static": "qemu-user-static", [LIBRARIES]: "libc6-arm64-cross" });

@@ -19,7 +19,9 @@ import {
 } from "../ffi/routine.ts";
 import { sigaction } from "../ffi/sigaction.ts";
 import { x86_64 } from "../ffi/x86_64.ts";
-import { dist, must, needs } from "./host.ts";
+import { must } from "./helpers/process.ts";
+import { dist } from "./helpers/programs.ts";
+import { needs } from "./helpers/tools.ts";
 
 const BASE = 0x7f00_0000_0000;
 const ERRNO_LOCATION = 0x7f12_3456_789a;

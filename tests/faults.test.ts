@@ -5,26 +5,29 @@ import { expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { CC, childrenOf, dist, needs, output, pause, reference, root, until } from "./host.ts";
+import { describeEach } from "./helpers/expect.ts";
+import { childrenOf, output, until } from "./helpers/process.ts";
+import { dist, freestanding, hosted, type Program, root } from "./helpers/programs.ts";
+import { needs } from "./helpers/tools.ts";
 
-const strace = needs({ strace: "strace", ...CC });
+const strace = needs({ strace: "strace" });
 
 /** The calls of one system call, or of a class of them, that a program makes until it pauses, in their order. */
-async function calls(executable: string, name: string): Promise<string[]> {
-  const file = join(dist, `${name}.strace`);
+async function calls(program: Program, name: string): Promise<string[]> {
+  const file = join(dist, `${program.name}-${name}.strace`);
   await rm(file, { force: true });
-  const tracer = Bun.spawn(["strace", "-o", file, "-e", `trace=${name},pause`, executable], {
+  const tracer = Bun.spawn(["strace", "-o", file, "-e", `trace=${name},pause`, program.executable], {
     stderr: "ignore",
   });
   const lines = () => (existsSync(file) ? readFileSync(file, "utf8").split("\n") : []);
-  await until("pause", () => lines().some((line) => line.startsWith("pause(")));
+  await until("pause", () => lines().some((line) => line.startsWith("pause(")), tracer);
   for (const pid of childrenOf(tracer.pid)) process.kill(pid, "SIGTERM");
   await tracer.exited;
   return lines().filter((line) => !line.startsWith("pause("));
 }
 
 /** How a program ends when the `when`th call of a system call fails. */
-const injected = (executable: string, name: string, when: number) =>
+const injected = ({ executable }: Program, name: string, when: number) =>
   output([
     "strace",
     "-o",
@@ -38,28 +41,34 @@ const injected = (executable: string, name: string, when: number) =>
 
 const handlers = { SIGINT: 1, SIGTERM: 2, SIGCHLD: 3 };
 
-for (const [signal, exitCode] of Object.entries(handlers)) {
-  test.skipIf(strace.skip)(strace.name(`sigaction(${signal}) fails: exit code ${exitCode}`), async () => {
-    for (const executable of [pause, reference]) {
-      const trace = await calls(executable, "rt_sigaction");
+describeEach((program) => {
+  for (const [signal, exitCode] of Object.entries(handlers))
+    test.skipIf(strace.skip)(strace.name(`sigaction(${signal}) fails: exit code ${exitCode}`), async () => {
+      const trace = await calls(program, "rt_sigaction");
       const when = 1 + trace.findIndex((line) => line.startsWith(`rt_sigaction(${signal}, {sa_handler=0x`));
       expect(when).toBeGreaterThan(0);
-      expect(injected(executable, "rt_sigaction", when)).toMatchObject({
+      expect(injected(program, "rt_sigaction", when)).toEqual({
         stdout: "",
         stderr: "Warning: pause should be the first process\n",
         exitCode,
+        signalCode: null,
       });
-    }
+    });
+
+  test.skipIf(strace.skip)(strace.name("no call that gives memory back, or protects it, fails"), async () => {
+    const trace = await calls(program, "munmap,madvise,mprotect");
+    expect(trace.filter((line) => line.includes("= -1 "))).toEqual([]);
+    if (program === hosted) expect(trace.length).toBeGreaterThan(0);
   });
-}
+});
 
 test.skipIf(strace.skip)(
   strace.name("memory that cannot be made executable is one line and exit code 1"),
   async () => {
-    const trace = await calls(pause, "mprotect");
+    const trace = await calls(hosted, "mprotect");
     const when = 1 + trace.findIndex((line) => line.includes("4096, PROT_READ|PROT_EXEC"));
     expect(when).toBeGreaterThan(0);
-    expect(injected(pause, "mprotect", when)).toMatchObject({
+    expect(injected(hosted, "mprotect", when)).toMatchObject({
       stdout: "",
       stderr:
         "Warning: pause should be the first process\nError: no executable memory for the signal handlers\n",
@@ -71,28 +80,30 @@ test.skipIf(strace.skip)(
 test.skipIf(strace.skip)(
   strace.name("no page is writable and executable at once, but for Bun's JIT"),
   async () => {
-    const trace = await calls(pause, "mmap,mprotect");
+    const trace = await calls(hosted, "mmap,mprotect");
     const both = trace.filter((line) => /PROT_WRITE\|PROT_EXEC/.test(line));
     expect(both.length).toBeLessThanOrEqual(1);
   },
 );
 
 test.skipIf(strace.skip)(strace.name("no file of the working directory is read"), async () => {
-  const trace = (await calls(pause, "file")).filter((line) => /"/.test(line));
+  const trace = (await calls(hosted, "file")).filter((line) => /"/.test(line));
   const paths = trace.flatMap(
     (line) => /^(?:open|openat|access|stat|newfstatat|readlink|statx)\(.*?"([^"]*)"/.exec(line)?.[1] ?? [],
   );
   expect(paths.length).toBeGreaterThan(0);
   expect(
-    paths.filter((path) => !/^\/(etc|lib|usr|proc|sys|dev)\//.test(path) && path !== "" && path !== pause),
+    paths.filter(
+      (path) => !/^\/(etc|lib|usr|proc|sys|dev)\//.test(path) && path !== "" && path !== hosted.executable,
+    ),
   ).toEqual([]);
 });
 
 /** The system calls of a start, a SIGCHLD and a SIGTERM; `loop` is the one in which it rests. */
-async function callsOfALife(): Promise<{ all: string[]; loop: number }> {
-  const file = join(dist, "life.strace");
+async function callsOfALife({ name, executable }: Program): Promise<{ all: string[]; loop: number }> {
+  const file = join(dist, `${name}-life.strace`);
   await rm(file, { force: true });
-  const tracer = Bun.spawn(["strace", "-f", "-qq", "-o", file, pause], {
+  const tracer = Bun.spawn(["strace", "-f", "-qq", "-o", file, executable], {
     stdio: ["ignore", "ignore", "ignore"],
   });
   const all = () =>
@@ -100,27 +111,32 @@ async function callsOfALife(): Promise<{ all: string[]; loop: number }> {
       ? [...readFileSync(file, "utf8").matchAll(/^\d+ +(\w+)\(/gm)].map(([, name]) => name ?? "")
       : [];
   const loop = () => all().findIndex((name) => name === "pause" || name === "ppoll");
-  await until("pause", () => loop() > 0);
+  await until("pause", () => loop() > 0, tracer);
   const [pid = 0] = childrenOf(tracer.pid);
   process.kill(pid, "SIGCHLD");
-  await until("the handler's end", () => all().lastIndexOf("rt_sigreturn") > loop());
+  await until("the handler's end", () => all().lastIndexOf("rt_sigreturn") > loop(), { pid });
   process.kill(pid, "SIGTERM");
   await tracer.exited;
   return { all: all(), loop: loop() };
 }
 
-test.skipIf(strace.skip)(
-  strace.name("at rest no system calls are left but those of its signals"),
-  async () => {
-    const { all, loop } = await callsOfALife();
-    expect([...new Set(all.slice(loop))].toSorted()).toEqual([
-      "exit_group",
-      "pause",
-      "rt_sigreturn",
-      "wait4",
-      "write",
-    ]);
+describeEach(
+  (program) => {
+    test.skipIf(strace.skip)(
+      strace.name("at rest no system calls are left but those of its signals"),
+      async () => {
+        const { all, loop } = await callsOfALife(program);
+        expect([...new Set(all.slice(loop))].toSorted()).toEqual([
+          "exit_group",
+          "pause",
+          "rt_sigreturn",
+          "wait4",
+          "write",
+        ]);
+      },
+    );
   },
+  [hosted, freestanding],
 );
 
 test.skipIf(strace.skip)(
@@ -135,7 +151,7 @@ test.skipIf(strace.skip)(
     }
     const own = process.arch === "x64" ? "On x86-64" : "On arm64";
     const allowed = [...(groups.get("On both architectures") ?? []), ...(groups.get(own) ?? [])];
-    const { all } = await callsOfALife();
+    const { all } = await callsOfALife(hosted);
     expect(all.filter((name) => ![...groups.values()].flat().includes(name))).toEqual([]);
     // Another glibc than the image's loads the executable with other calls.
     if (output(["ldd", "--version"]).stdout.includes("2.36"))

@@ -7,8 +7,12 @@ import { aarch64 } from "../ffi/aarch64.ts";
 import { HOLE, type Mapping, parseMaps, parseStartstack, surplus } from "../ffi/memory.ts";
 import { type Argument, assemble, type Call, type Encoder, type Range } from "../ffi/routine.ts";
 import { x86_64 } from "../ffi/x86_64.ts";
-import { version } from "../package.json" with { type: "json" };
-import { both, CC, compile, dist, needs, pause, random, resting, until } from "./host.ts";
+import { outside } from "./helpers/pod.ts";
+import { until } from "./helpers/process.ts";
+import { compile, dist, type Program, programs } from "./helpers/programs.ts";
+import { random } from "./helpers/random.ts";
+import { isAtRest } from "./helpers/rest.ts";
+import { CC, needs } from "./helpers/tools.ts";
 
 const SEED = 20261124;
 
@@ -204,15 +208,14 @@ test("surplus is every page that is mapped and not kept, and the small holes bet
 const NEAR_MISSES = "|v|-|-vv|--v|-v | -v|-\xff|-v\xff|\xff-v|-\xc0v|\xef\xbb\xbf-v".split("|");
 
 /** Runs a program with arguments of any bytes, which only a shell can pass, until it ends by itself or rests. */
-async function ending(executable: string, args: readonly string[]) {
+async function ending(program: Program, args: readonly string[]) {
   const quoted = args.map(
     (arg) => `$'${[...arg].map((byte) => `\\x${hex(byte.charCodeAt(0), 2)}`).join("")}'`,
   );
-  const child = Bun.spawn(["bash", "-c", `exec "$0" ${quoted.join(" ")}`, executable], {
-    stdio: ["ignore", "pipe", "pipe"],
-  });
+  const command = ["bash", "-c", `exec "$0" ${quoted.join(" ")}`, program.executable];
+  await using child = outside(command);
   const ended = () => child.exitCode !== null || child.signalCode !== null;
-  await until("an end or rest", () => ended() || resting(child.pid));
+  await until("an end or rest", () => ended() || isAtRest(child.pid, program), child);
   child.kill("SIGTERM");
   const stdout = await new Response(child.stdout).text();
   const stderr = await new Response(child.stderr).text();
@@ -229,10 +232,10 @@ test.skipIf(c.skip)(c.name("only -v and -V are arguments that matter, as for the
     if (dice.chance(0.3)) args.splice(dice.int(0, args.length), 0, dice.pick(["-v", "-V"]));
     const prints = args.includes("-v") || args.includes("-V");
     const stderr = "Warning: pause should be the first process\nShutting down, got signal: Terminated\n";
-    const endings = await Promise.all(both.map((executable) => ending(executable, args)));
+    const endings = await Promise.all(programs.map((program) => ending(program, args)));
     expect(endings, JSON.stringify(args)).toEqual(
-      both.map((executable) => ({
-        stdout: prints ? `${executable === pause ? "init.ts" : "pause.c"} ${version}\n` : "",
+      programs.map((program) => ({
+        stdout: prints ? program.version : "",
         stderr: prints ? "" : stderr,
         exitCode: 0,
       })),

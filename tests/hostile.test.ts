@@ -1,34 +1,21 @@
 /**
- * Hostile starts, each as PID 1 of a new namespace and with the C program beside it: a resting state that reaps and
- * ends on SIGTERM, or an end with one clear line and a known exit code.
+ * Hostile starts, each as PID 1 of a new namespace: every program comes to rest, reaps and ends on SIGTERM, but for
+ * those starts at which Bun ends the hosted one: with one clear line and a known exit code.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import {
-  both,
-  CC,
-  childrenOf,
-  compile,
-  inNewNamespace,
-  needs,
-  observable,
-  output,
-  Pod,
-  pause,
-  proc,
-  reference,
-  resting,
-  status,
-  UNPRIVILEGED,
-  until,
-} from "./host.ts";
+import { describeEach, expectAlike, MESSAGE } from "./helpers/expect.ts";
+import { inNewNamespace, outside, Pod, UNPRIVILEGED } from "./helpers/pod.ts";
+import { childrenOf, output, status, until } from "./helpers/process.ts";
+import { compile, freestanding, hosted, type Program, reference } from "./helpers/programs.ts";
+import { isAtRest, type Surroundings, untilAtRest } from "./helpers/rest.ts";
+import { CC, needs } from "./helpers/tools.ts";
 
 const cc = needs(CC);
 const surroundings = cc.skip ? "" : compile("surroundings");
 const isRoot = process.getuid?.() === 0;
-const QUIET = "Shutting down, got signal: Terminated\n";
 const unprivileged = UNPRIVILEGED.join(" ");
 
 /** Files that Bun would read, each of which would show itself. */
@@ -54,8 +41,12 @@ const root = `r=$(mktemp -d); mount -t tmpfs none $r; mkdir $r/usr $r/proc; moun
   cp --no-dereference /lib* $r 2>/dev/null; touch $r/pause; mount --bind $1 $r/pause; mount -t proc proc $r/proc`;
 const chroot = "mount -o remount,ro $r; exec chroot $r /pause; exec";
 
-/** Starts from which both rest, and end with 0 on SIGTERM: what a shell does that then becomes the program. */
-const survived: Record<string, string> = {
+/** What a shell does that then becomes the program, and in what that differs at rest. */
+type Start = string | readonly [setup: string, surroundings: Surroundings];
+const STAYS = { runtime: "may stay" } as const;
+
+/** Starts from which all come to rest, and end with 0 on SIGTERM. */
+const survived: Record<string, Start> = {
   "as it comes": "exec",
   "no environment": "exec env -i",
   "1 MB of environment": `x=$(head -c 100000 /dev/zero | tr '\\0' x); exec env ${Array.from({ length: 10 }, (_, i) => `V${i}=$x`).join(" ")}`,
@@ -63,10 +54,13 @@ const survived: Record<string, string> = {
   "arguments that are not UTF-8": `set -- "$@" $'\\xff\\xfe' $'\\xc0-v' ''; exec`,
   "BUN_OPTIONS with a nonsense option": "export BUN_OPTIONS=--nonsense; exec",
   "BUN_OPTIONS=--smol": "export BUN_OPTIONS=--smol; exec",
-  "BUN_OPTIONS=--cpu-prof, which starts a thread": "cd $(mktemp -d); export BUN_OPTIONS=--cpu-prof; exec",
+  "BUN_OPTIONS=--cpu-prof, which starts a thread": [
+    "cd $(mktemp -d); export BUN_OPTIONS=--cpu-prof; exec",
+    STAYS,
+  ],
   "NODE_OPTIONS and a cache":
     "export NODE_OPTIONS='--require ./evil.ts' BUN_RUNTIME_TRANSPILER_CACHE_PATH=/tmp; exec",
-  "BUN_JSC_collectContinuously=1": "export BUN_JSC_collectContinuously=1; exec",
+  "BUN_JSC_collectContinuously=1": ["export BUN_JSC_collectContinuously=1; exec", STAYS],
   "BUN_JSC_forceGCSlowPaths=1, useGC=0": "export BUN_JSC_forceGCSlowPaths=1 BUN_JSC_useGC=0; exec",
   "files planted in the working directory": "cd $PLANTED; exec",
   "files planted in $HOME": "export HOME=$PLANTED XDG_CONFIG_HOME=$PLANTED; exec",
@@ -86,7 +80,7 @@ const survived: Record<string, string> = {
 };
 
 /** The same, where it takes root to get there. */
-const survivedFromRoot: Record<string, string> = {
+const survivedFromRoot: Record<string, Start> = {
   "user 65535 without capabilities, with no_new_privs": `exec ${unprivileged}`,
   "user 1, group 1": "exec setpriv --reuid 1 --regid 1 --clear-groups --pdeathsig KILL",
   "the highest user and group":
@@ -106,7 +100,7 @@ const refusedFromRoot = {
   ],
 } as const;
 
-/** Starts that only the C program survives: how ours ends, and what it says. The README lists them. */
+/** Starts at which Bun ends the hosted program: how, and what it says. The README lists them. */
 const refused: Record<string, readonly [setup: string, end: number | NodeJS.Signals, stderr: RegExp]> = {
   "a working directory that is deleted": [
     "d=$(mktemp -d); cd $d; rmdir $d; exec",
@@ -136,9 +130,9 @@ if (!cc.skip && output([surroundings, "mdwe", "true"]).exitCode === 0)
   ];
 
 /** Starts from which it rests, but Bun says or does something first. */
-const loud: Record<string, [setup: string, stderr: RegExp]> = {
+const loud: Record<string, readonly [start: Start, stderr: RegExp]> = {
   "SIGPWR ignored": ["trap '' PWR; exec", /^Overriding existing handler for signal 30\. .*\n/],
-  "BUN_OPTIONS=--preload": ["cd $PLANTED; export BUN_OPTIONS=--preload=./evil.ts; exec", /^EVIL\n/],
+  "BUN_OPTIONS=--preload": [["cd $PLANTED; export BUN_OPTIONS=--preload=./evil.ts; exec", STAYS], /^EVIL\n/],
 };
 
 /** PID 1 of a new namespace: a shell that runs `setup` and becomes the program. */
@@ -154,16 +148,17 @@ const shell = (setup: string, executable: string) => [
 ];
 
 /** How a program gets on: whether it rests and then reaps, what it wrote, and how it ended. */
-async function outcome(setup: string, executable: string) {
-  await using pod = await Pod.start(shell(setup, executable));
+async function outcome(start: Start, program: Program) {
+  const [setup, surroundings] = typeof start === "string" ? [start, {}] : start;
+  await using pod = await Pod.start(shell(setup, program.executable));
   const gone = () => status(pod.pid, "State") === "";
-  await until("rest or an end", () => gone() || resting(pod.pid));
+  await until("rest or an end", () => gone() || isAtRest(pod.pid, program, surroundings), pod);
   const rests = !gone();
   let reaps = false;
   if (rests) {
     // Its parent ends first.
     output(pod.inside("sh", "-c", "sleep 0.01 & exec true"));
-    await until("no child", () => childrenOf(pod.pid).length === 0);
+    await until("no child", () => childrenOf(pod.pid).length === 0, pod);
     reaps = pod.others().length === 0;
     process.kill(pod.pid, "SIGTERM");
   }
@@ -171,111 +166,87 @@ async function outcome(setup: string, executable: string) {
 }
 
 describe("hostile starts", () => {
-  for (const [name, setup] of Object.entries({ ...survived, ...(isRoot ? survivedFromRoot : {}) })) {
-    test(`it rests, reaps and ends with 0, as the reference does: ${name}`, async () => {
-      const ours = await outcome(setup, pause);
-      expect(ours).toMatchObject({ rests: true, reaps: true, stdout: "", exitCode: 0 });
-      expect(["", QUIET]).toContain(ours.stderr);
-      if (!cc.skip) expect(ours).toEqual(await outcome(setup, reference));
-    });
-  }
-
-  for (const [name, [setup, end, stderr]] of Object.entries(refused)) {
-    test(`it ends at once: ${name}`, async () => {
-      const result = output(["timeout", "60", ...inNewNamespace(...shell(setup, pause))]);
-      expect(result.signalCode ?? result.exitCode).toBe(end);
-      expect(result.stderr).toMatch(stderr);
-      if (!cc.skip) expect(await outcome(setup, reference)).toMatchObject({ rests: true, exitCode: 0 });
-    });
-  }
-
-  for (const [name, [setup, stderr]] of Object.entries(loud)) {
+  for (const [name, start] of Object.entries({ ...survived, ...(isRoot ? survivedFromRoot : {}) }))
     test(`it rests, reaps and ends with 0: ${name}`, async () => {
-      const ours = await outcome(setup, pause);
+      const all = await expectAlike((program) => outcome(start, program));
+      expect(all).toMatchObject({ rests: true, reaps: true, stdout: "", exitCode: 0 });
+      expect(["", MESSAGE]).toContain(all.stderr);
+    });
+
+  for (const [name, [setup, end, stderr]] of Object.entries(refused))
+    test(`only the hosted one ends at once: ${name}`, async () => {
+      const result = output(["timeout", "60", ...inNewNamespace(...shell(setup, hosted.executable))]);
+      expect([result.signalCode ?? result.exitCode, result.stderr]).toEqual([
+        end,
+        expect.stringMatching(stderr),
+      ]);
+      const others = await expectAlike((program) => outcome(setup, program), [freestanding, reference]);
+      expect(others).toMatchObject({ rests: true, reaps: true, stdout: "", exitCode: 0 });
+    });
+
+  for (const [name, [start, stderr]] of Object.entries(loud))
+    test(`it rests, reaps and ends with 0, but Bun is heard: ${name}`, async () => {
+      const ours = await outcome(start, hosted);
       expect(ours).toMatchObject({ rests: true, reaps: true, stdout: "", exitCode: 0 });
       expect(ours.stderr).toMatch(stderr);
+      const others = await expectAlike((program) => outcome(start, program), [freestanding, reference]);
+      expect(others).toMatchObject({ rests: true, reaps: true, stdout: "", exitCode: 0, stderr: MESSAGE });
     });
-  }
 
-  test("-v on /dev/full ends with 0, as the reference does", () => {
-    for (const executable of both.filter(Boolean))
-      expect(output(["bash", "-c", `${executable} -v >/dev/full`]).exitCode).toBe(0);
+  describeEach((program) => {
+    test("-v on /dev/full ends with 0", () => {
+      expect(output(["bash", "-c", `${program.executable} -v >/dev/full`]).exitCode).toBe(0);
+    });
+
+    test("SIGTERM that is blocked and pending on entry stays so", async () => {
+      const script = 'kill -TERM $$; exec "$@"';
+      await using child = outside([
+        ...["env", "--block-signal=TERM", "bash", "-c", script, "bash"],
+        program.executable,
+      ]);
+      await untilAtRest(child, program, { blocked: "0000000000004000", pending: "0000000000004000" });
+      child.kill("SIGINT");
+      expect(await child.exited).toBe(0);
+    });
+
+    test("children from before the start are reaped when they die", async () => {
+      expect(await outcome("sleep 0.3 & exec", program)).toMatchObject({ reaps: true, exitCode: 0 });
+    });
+
+    test("as PID 1 with closed descriptors it has none of its own", async () => {
+      await using pod = await Pod.atRest(program, ["sh", "-c", 'exec "$0" <&- >&-']);
+      expect(output(["ls", `/proc/${pod.pid}/fd`]).stdout).toBe("2\n");
+    });
+
+    test("every signal blocked on entry: it rests with that mask, but for Bun's SIGPWR", async () => {
+      await using child = outside(["env", "--block-signal", program.executable]);
+      await untilAtRest(child, program, {
+        blocked: program === hosted ? "fffffffe5ffbfeff" : "fffffffe7ffbfeff",
+      });
+    });
+
+    test.skipIf(cc.skip)(
+      cc.name("a child that died before the start: ours reap it at once, the reference with another's death"),
+      async () => {
+        await using pod = await Pod.atRest(program, [compile("surroundings"), "dead-child"]);
+        expect(childrenOf(pod.pid).length).toBe(program === reference ? 1 : 0);
+        process.kill(pod.pid, "SIGCHLD");
+        await until("no child", () => childrenOf(pod.pid).length === 0, pod);
+      },
+    );
   });
 
   const ended = (child: Bun.Subprocess) => child.exitCode !== null || child.signalCode !== null;
   const outputs = { "/dev/full": "2>/dev/full", "a closed descriptor": "2>&-", "a broken pipe": "2> >(:)" };
-  for (const [name, redirection] of Object.entries(outputs)) {
-    test.skipIf(cc.skip)(
-      cc.name(`not as PID 1, standard error is ${name}: it ends as the reference does`),
-      async () => {
-        const endings: unknown[] = [];
-        for (const executable of both) {
-          await using child = Bun.spawn(["bash", "-c", `exec ${redirection}; wait $!; exec ${executable}`], {
-            stdio: ["ignore", "ignore", "ignore"],
-          });
-          await until("rest or end", () => resting(child.pid) || ended(child));
-          child.kill("SIGTERM");
-          await child.exited;
-          endings.push([child.exitCode, child.signalCode]);
-        }
-        expect(endings[0]).toEqual(endings[1]);
-      },
-    );
-  }
-
-  test("every signal blocked on entry: it rests with that mask, but for SIGPWR", async () => {
-    const masks: string[] = [];
-    for (const executable of both.filter(Boolean)) {
-      const child = Bun.spawn(observable("env", "--block-signal", executable), {
-        stdio: ["ignore", "ignore", "ignore"],
+  for (const [name, redirection] of Object.entries(outputs))
+    test(`not as PID 1, standard error is ${name}: all end alike`, async () => {
+      await expectAlike(async (program) => {
+        const script = `exec ${redirection}; wait $!; exec "$@"`;
+        await using child = outside(["bash", "-c", script, "bash", program.executable]);
+        await until("rest or an end", () => isAtRest(child.pid, program) || ended(child), child);
+        child.kill("SIGTERM");
+        await child.exited;
+        return [child.exitCode, child.signalCode];
       });
-      await until(
-        "rest",
-        () => status(child.pid, "SigCgt").endsWith("14002") && /pause|poll/.test(proc(child.pid, "wchan")),
-      );
-      masks.push(status(child.pid, "SigBlk"));
-      child.kill("SIGKILL");
-    }
-    expect(masks).toEqual(["fffffffe5ffbfeff", "fffffffe7ffbfeff"].slice(0, masks.length));
-  });
-
-  test("SIGTERM that is blocked and pending on entry stays so", async () => {
-    for (const executable of both.filter(Boolean)) {
-      await using child = Bun.spawn(
-        ["env", "--block-signal=TERM", "bash", "-c", `kill -TERM $$; exec ${executable}`],
-        {
-          stdio: ["ignore", "ignore", "ignore"],
-        },
-      );
-      await until("rest", () => status(child.pid, "SigCgt").endsWith("14002"));
-      await until("SIGTERM alone", () => status(child.pid, "ShdPnd") === "0000000000004000");
-      child.kill("SIGINT");
-      expect(await child.exited).toBe(0);
-    }
-  });
-
-  test("children from before the start are reaped when they die", async () => {
-    for (const executable of both.filter(Boolean))
-      expect(await outcome("sleep 0.3 & exec", executable)).toMatchObject({ reaps: true, exitCode: 0 });
-  });
-
-  test.skipIf(cc.skip)(
-    cc.name("a child that died before the start is reaped at once; the reference waits for another's death"),
-    async () => {
-      const left: number[] = [];
-      for (const executable of both) {
-        await using pod = await Pod.resting(surroundings, "dead-child", executable);
-        left.push(childrenOf(pod.pid).length);
-        process.kill(pod.pid, "SIGCHLD");
-        await until("no child", () => childrenOf(pod.pid).length === 0);
-      }
-      expect(left).toEqual([0, 1]);
-    },
-  );
-
-  test("as PID 1 with closed descriptors it has none of its own", async () => {
-    await using pod = await Pod.start(["sh", "-c", `exec ${pause} <&- >&-`]);
-    await until("rest", () => resting(pod.pid));
-    expect(output(["ls", `/proc/${pod.pid}/fd`]).stdout).toBe("2\n");
-  });
+    });
 });

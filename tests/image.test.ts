@@ -8,7 +8,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Pod as PodManifest } from "kubernetes-models/v1/Pod";
 import { version } from "../package.json" with { type: "json" };
-import { buildImage, childrenOf, dist, missing, must, output, Pod, proc, root, until } from "./host.ts";
+import { buildImages } from "./helpers/images.ts";
+import { Pod } from "./helpers/pod.ts";
+import { childrenOf, must, output, proc, until } from "./helpers/process.ts";
+import { dist, root } from "./helpers/programs.ts";
+import { missing } from "./helpers/tools.ts";
 
 const IMAGE = `localhost/pause:${version}`;
 const how = missing({ buildah: "buildah", "dpkg-deb": "dpkg", tar: "tar", zstd: "zstd" });
@@ -22,7 +26,7 @@ const filesOf = ([loader, folder]: readonly [string, string]) =>
   ["/pause", loader, ...libraries.map((library) => `${folder}/${library}`)].toSorted();
 
 describe.skipIf(how !== "")(`image${how && ` (skipped: ${how})`}`, () => {
-  beforeAll(buildImage, 900_000);
+  beforeAll(buildImages, 900_000);
 
   const blob = (digest: string) =>
     JSON.parse(
@@ -95,15 +99,13 @@ describe.skipIf(how !== "")(`image${how && ` (skipped: ${how})`}`, () => {
       const folder = mkdtempSync(join(tmpdir(), "pause-rootfs-"));
       cpSync(join(dist, "rootfs/amd64"), folder, { recursive: true });
       must("mkdir", join(folder, "proc"));
-      const chroot = `mount -t proc proc ${folder}/proc && exec strace -o ${trace} -e trace=execve,openat,pause chroot ${folder} /pause`;
-      const child = Bun.spawn(["unshare", "--mount", "sh", "-c", chroot], {
-        stdio: ["ignore", "ignore", "ignore"],
-      });
+      const script = `mount -t proc proc ${folder}/proc && exec strace -o ${trace} -e trace=execve,openat,pause chroot ${folder} /pause`;
       const text = () => output(["cat", trace]).stdout;
-      await until("pause", () => text().includes("pause("));
-      child.kill("SIGKILL");
-      await child.exited;
-      must("pkill", "-KILL", "-f", "^/pause$");
+      {
+        // All that is in it ends with PID 1 of a namespace, which strace is here.
+        await using pod = await Pod.start(["sh", "-c", script]);
+        await until("pause", () => text().includes("pause("), pod);
+      }
       rmSync(folder, { recursive: true });
       const opened = [...text().matchAll(/(?:openat\(AT_FDCWD, |execve\()"([^"]+)".* = \d+$/gm)].map(
         ([, path]) => path ?? "",

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { slope, withTable } from "../bench/table.ts";
-import { root } from "./host.ts";
+import { root } from "./helpers/programs.ts";
 
 test("README has the table of bench/results.json", async () => {
   const readme = await Bun.file(join(root, "README.md")).text();

@@ -1,30 +1,42 @@
 import { expect, test } from "bun:test";
-import { CC, childrenOf, compile, expectTerminates, needs, Pod, pause, status, until } from "./host.ts";
+import { describeEach, expectTerminates } from "./helpers/expect.ts";
+import { Pod } from "./helpers/pod.ts";
+import { childrenOf, status, until } from "./helpers/process.ts";
+import { compile } from "./helpers/programs.ts";
+import { untilAtRest } from "./helpers/rest.ts";
+import { CC, needs } from "./helpers/tools.ts";
 
 const cc = needs(CC);
 const MAKERS = 4;
 const EACH = 12_500;
 
-test.skipIf(cc.skip)(
-  cc.name("50,000 orphans in every order of death, under a storm of SIGCHLD"),
-  async () => {
-    const orphans = compile("orphans");
-    await using pod = await Pod.resting(pause);
-    const storm = Bun.spawn(["sh", "-c", `while kill -CHLD ${pod.pid}; do :; done`], { stderr: "ignore" });
-    const makers = Bun.spawn(pod.inside(orphans, String(MAKERS), String(EACH)));
-    expect(await makers.exited).toBe(0);
-    await until("nothing but PID 1", () => childrenOf(pod.pid).length === 0 && pod.others().length === 0);
-    expect(status(pod.pid, "State")).not.toBe("");
-    storm.kill();
-    await storm.exited;
-    await until("PID 1 sleeps", () => status(pod.pid, "State").startsWith("S"));
-    await expectTerminates(pod);
-  },
-);
+describeEach((program) => {
+  test.skipIf(cc.skip)(
+    cc.name("50,000 orphans in every order of death, under a storm of SIGCHLD"),
+    async () => {
+      const orphans = compile("orphans");
+      await using pod = await Pod.atRest(program);
+      // From inside it cannot hit anyone else, and it ends with the pod.
+      const storm = Bun.spawn(pod.inside("sh", "-c", "while kill -CHLD 1; do :; done"), { stderr: "ignore" });
+      const makers = Bun.spawn(pod.inside(orphans, String(MAKERS), String(EACH)));
+      expect(await makers.exited).toBe(0);
+      await until(
+        "nothing but PID 1",
+        () => childrenOf(pod.pid).length === 0 && pod.others().length === 0,
+        pod,
+      );
+      expect(status(pod.pid, "State")).not.toBe("");
+      storm.kill();
+      await storm.exited;
+      await untilAtRest(pod, program);
+      await expectTerminates(pod);
+    },
+  );
 
-test("no zombie is left by what everyone has: shells that leave their children behind", async () => {
-  await using pod = await Pod.resting(pause);
-  expect(pod.exec("sh", "-c", 'for i in $(seq 200); do sh -c "sleep 0.01 &"; done').exitCode).toBe(0);
-  await until("nothing but PID 1", () => pod.others().length === 0);
-  await expectTerminates(pod);
+  test("no zombie is left by what everyone has: shells that leave their children behind", async () => {
+    await using pod = await Pod.atRest(program);
+    expect(pod.exec("sh", "-c", 'for i in $(seq 200); do sh -c "sleep 0.01 &"; done').exitCode).toBe(0);
+    await until("nothing but PID 1", () => pod.others().length === 0, pod);
+    await expectTerminates(pod);
+  });
 });

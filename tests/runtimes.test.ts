@@ -1,38 +1,19 @@
 /**
- * The image in the real runtimes: crun, runc, podman, and containerd by its Container Runtime Interface.
+ * The images in the real runtimes: crun, runc, podman, and containerd by its Container Runtime Interface.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import {
-  copyFileSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { credentials, loadPackageDefinition } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
-import { version } from "../package.json" with { type: "json" };
-import {
-  buildImage,
-  CC,
-  childrenOf,
-  dist,
-  missing,
-  must,
-  output,
-  proc,
-  reference,
-  resting,
-  root,
-  status,
-  until,
-} from "./host.ts";
+import { MESSAGE } from "./helpers/expect.ts";
+import { buildImages, type Image, images } from "./helpers/images.ts";
+import { childrenOf, must, output, status, until } from "./helpers/process.ts";
+import { dist, hosted, type Program, reference, root } from "./helpers/programs.ts";
+import { untilAtRest } from "./helpers/rest.ts";
+import { CC, missing } from "./helpers/tools.ts";
 
-const IMAGE = `localhost/pause:${version}`;
 const APPLICATION = "localhost/application:1";
 const EXAMPLE = join(root, "examples/seccomp.json");
 const how =
@@ -88,14 +69,26 @@ class Workshop {
     return ["--root", `${folder}-root`, "--runroot", `${folder}-run`, "--storage-driver", "vfs"];
   }
 
-  /** A root file system with busybox only, for the containers beside the pause container. */
-  application(): string {
-    const folder = join(this.folder, "application");
-    mkdirSync(join(folder, "bin"), { recursive: true });
-    copyFileSync("/bin/busybox", join(folder, "bin/busybox"));
-    must("chmod", "755", join(folder, "bin/busybox"));
-    symlinkSync("busybox", join(folder, "bin/sh"));
-    writeFileSync(join(folder, "Containerfile"), "FROM scratch\nCOPY bin /bin\nENV PATH=/bin\n");
+  /** Builds an image, and an archive of it. */
+  build(name: string, archive: string, containerfile: string, files: Record<string, string>): void {
+    const context = mkdtempSync(join(this.folder, "context-"));
+    for (const [to, from] of Object.entries(files)) {
+      mkdirSync(dirname(join(context, to)), { recursive: true });
+      copyFileSync(from, join(context, to));
+      must("chmod", "755", join(context, to));
+    }
+    writeFileSync(join(context, "Containerfile"), containerfile);
+    const store = this.store("build");
+    this.must("buildah", ...store, "build", "--quiet", "--tag", name, context);
+    this.must("buildah", ...store, "push", "--quiet", name, `oci-archive:${archive}:${name}`);
+  }
+
+  /** The root file system of an image, as a folder. */
+  rootOf({ archive, name, program }: Image): string {
+    const folder = join(this.folder, `rootfs-${program.name}`);
+    const store = this.store("roots");
+    const container = this.must("buildah", ...store, "from", `oci-archive:${archive}:${name}`).trim();
+    must("cp", "--archive", this.must("buildah", ...store, "mount", container).trim(), folder);
     return folder;
   }
 
@@ -105,19 +98,35 @@ class Workshop {
   }
 }
 
-/** PID 1 of a process's PID namespace is at rest in ours. */
-async function expectAtRest(pid: number): Promise<void> {
-  await until(`PID 1 at rest: ${proc(pid, "status")}`, () => resting(pid));
-  expect(status(pid, "Threads")).toBe("1");
+/** It is at rest, with no heap of a runtime's. */
+async function expectAtRest(pid: number, program: Program): Promise<void> {
+  await untilAtRest({ pid }, program);
   expect(Number.parseInt(status(pid, "RssAnon"), 10)).toBeLessThan(300);
 }
 
 describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
   const workshop = new Workshop();
+  const applicationArchive = join(workshop.folder, "application.tar");
+  /** The images that this project makes, and one of the C program. */
+  const tested: readonly Image[] = [
+    ...images,
+    { program: reference, archive: join(workshop.folder, "reference.tar"), name: "localhost/reference:1" },
+  ];
 
   beforeAll(async () => {
-    buildImage();
+    buildImages();
     await workshop.ready();
+    const c = tested.find(({ program }) => program === reference);
+    workshop.build(
+      c?.name ?? "",
+      c?.archive ?? "",
+      'FROM scratch\nCOPY pause /\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n',
+      { pause: reference.executable },
+    );
+    workshop.build(APPLICATION, applicationArchive, "FROM scratch\nCOPY bin /bin\nENV PATH=/bin\n", {
+      "bin/busybox": "/bin/busybox",
+      "bin/sh": "/bin/busybox",
+    });
   }, 900_000);
   afterAll(() => workshop[Symbol.dispose]());
 
@@ -135,10 +144,10 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
   }
 
   describe("crun and runc", () => {
+    const roots = new Map<Program, string>();
     beforeAll(() => {
-      must("cp", "-r", join(dist, "rootfs/amd64"), join(workshop.folder, "rootfs"));
-      copyFileSync(reference, join(workshop.folder, "rootfs/reference"));
-    });
+      for (const image of tested) roots.set(image.program, workshop.rootOf(image));
+    }, 300_000);
 
     const started: string[][] = [];
     afterAll(() => {
@@ -149,23 +158,24 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
     /** A running container in what a sandbox of Kubernetes has at the least, with these changes. */
     async function start(
       runtime: string,
-      { args = ["/pause"], noNewPrivileges = true, seccomp = defaultSeccomp(), mebibytes = 16, pids = 1 },
+      program: Program,
+      { noNewPrivileges = true, seccomp = defaultSeccomp(), mebibytes = 16, pids = 1 },
     ) {
       const bundle = mkdtempSync(join(workshop.folder, "bundle-"));
       const id = basename(bundle);
       must("sh", "-c", `cd ${bundle} && ${runtime} spec`);
       const config = readJson(join(bundle, "config.json"));
       Object.assign(config.process, {
-        args,
+        args: ["/pause"],
         terminal: false,
         user: { uid: 65535, gid: 65535 },
         capabilities: {},
         noNewPrivileges,
       });
-      config.root = { path: join(workshop.folder, "rootfs"), readonly: true };
+      config.root = { path: roots.get(program), readonly: true };
       Object.assign(config.linux, {
         cgroupsPath: `/pause-test-${id}`,
-        resources: { memory: { limit: mebibytes << 20 }, pids: { limit: pids } },
+        resources: { memory: { limit: mebibytes * 2 ** 20 }, pids: { limit: pids } },
         seccomp,
       });
       writeFileSync(join(bundle, "config.json"), JSON.stringify(config));
@@ -185,7 +195,7 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
       const terminate = async () => {
         workshop.must(runtime, "kill", id, "TERM");
         expect(await run.exited).toBe(0);
-        expect(await new Response(run.stderr).text()).toBe("Shutting down, got signal: Terminated\n");
+        expect(await new Response(run.stderr).text()).toBe(MESSAGE);
       };
       return { pid, terminate };
     }
@@ -193,32 +203,35 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
     // An OCI runtime takes the example as it is.
     const profiles = { "default seccomp": defaultSeccomp, "examples/seccomp.json": () => readJson(EXAMPLE) };
     // runc is in Go, which may start a thread until the execve; seldom, but without one it does not get there.
-    for (const [runtime, pids] of Object.entries({ crun: 1, runc: 16 }))
-      for (const [profile, seccomp] of Object.entries(profiles))
-        for (const noNewPrivileges of [true, false]) {
-          const unprivileged = `no capabilities, ${noNewPrivileges ? "" : "not "}no new privileges`;
-          test(`${runtime}: read-only, ${unprivileged}, ${profile}, 16 MiB, pids.max ${pids}`, async () => {
-            const { pid, terminate } = await start(runtime, { noNewPrivileges, seccomp: seccomp(), pids });
-            await expectAtRest(pid);
-            expect(status(pid, "Uid")).toStartWith("65535\t");
-            expect(status(pid, "CapEff")).toBe("0000000000000000");
-            expect(status(pid, "NoNewPrivs")).toBe(noNewPrivileges ? "1" : "0");
-            expect(status(pid, "Seccomp")).toBe("2");
-            must("nsenter", "--target", String(pid), "--pid", "--", "sh", "-c", orphans(50));
-            await until("no child", () => childrenOf(pid).length === 0);
-            await terminate();
-          });
-        }
+    for (const { program } of tested)
+      for (const [runtime, pids] of Object.entries({ crun: 1, runc: 16 }))
+        for (const [profile, seccomp] of Object.entries(profiles))
+          for (const noNewPrivileges of [true, false]) {
+            const unprivileged = `no capabilities, ${noNewPrivileges ? "" : "not "}no new privileges`;
+            test(`${program.name}, ${runtime}: read-only, ${unprivileged}, ${profile}, 16 MiB, pids.max ${pids}`, async () => {
+              const { pid, terminate } = await start(runtime, program, {
+                noNewPrivileges,
+                seccomp: seccomp(),
+                pids,
+              });
+              await expectAtRest(pid, program);
+              expect(status(pid, "Uid")).toStartWith("65535\t");
+              expect(status(pid, "CapEff")).toBe("0000000000000000");
+              expect(status(pid, "NoNewPrivs")).toBe(noNewPrivileges ? "1" : "0");
+              expect(status(pid, "Seccomp")).toBe("2");
+              must("nsenter", "--target", String(pid), "--pid", "--", "sh", "-c", orphans(50));
+              await until("no child", () => childrenOf(pid).length === 0, { pid });
+              await terminate();
+            });
+          }
 
-    for (const mebibytes of [64, 32, 24, 16, 8]) {
-      test(`crun: ${mebibytes} MiB of memory are enough, as they are for the reference`, async () => {
-        for (const program of ["/pause", "/reference"]) {
-          const { pid, terminate } = await start("crun", { args: [program], mebibytes });
-          await expectAtRest(pid);
+    for (const { program } of tested)
+      for (const mebibytes of program === hosted ? [64, 32, 24, 16, 8] : [16, 1, 0.25])
+        test(`${program.name}, crun: ${mebibytes} MiB of memory are enough`, async () => {
+          const { pid, terminate } = await start("crun", program, { mebibytes });
+          await expectAtRest(pid, program);
           await terminate();
-        }
-      });
-    }
+        });
   });
 
   describe("podman", () => {
@@ -238,8 +251,8 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
       const machine = 'cgroup_manager = "cgroupfs"\nruntime = "crun"\nevents_logger = "file"\n';
       const limits = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n';
       writeFileSync(conf, example + machine + limits);
-      workshop.must(...podman("load", "--quiet", "--input", join(dist, "pause.oci.tar")));
-      workshop.must("buildah", ...store, "build", "--quiet", "--tag", APPLICATION, workshop.application());
+      for (const archive of [...tested.map(({ archive }) => archive), applicationArchive])
+        workshop.must(...podman("load", "--quiet", "--input", archive));
     }, 300_000);
 
     afterAll(() => {
@@ -250,83 +263,92 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
       "default seccomp": [],
       "examples/seccomp.json": [`--security-opt=seccomp=${EXAMPLE}`],
     };
-    for (const [profile, options] of Object.entries(profiles)) {
-      test(`run and stop, ${profile}: it ends by SIGTERM, with 0`, () => {
-        const run = ["run", "--detach", "--name", "alone", "--network=none"];
-        workshop.must(...podman(...run, ...options, IMAGE));
-        workshop.must(...podman("stop", "--time", "60", "alone"));
-        expect(workshop.must(...podman("inspect", "--format", "{{.State.ExitCode}}", "alone"))).toBe("0\n");
-        expect(output(workshop.inside(...podman("logs", "alone"))).stderr).toBe(
-          "Shutting down, got signal: Terminated\n",
-        );
-        workshop.must(...podman("rm", "alone"));
-      });
-
-      test(`run IMAGE -v, ${profile}: prints the version`, () => {
-        const run = ["run", "--rm", "--network=none", ...options, IMAGE, "-v"];
-        expect(workshop.must(...podman(...run))).toBe(`init.ts ${version}\n`);
-      });
-
-      test(`a pod of two, ${profile}: PID 1 of both, 1,000 orphans and a killed exec leave no zombie`, async () => {
-        // It is the pause container's profile alone: the others keep the default, without which they would not run.
-        const create = ["pod", "create", "--name", "pod", "--share", "pid,ipc,net,uts", "--network=none"];
-        workshop.must(...podman(...create, ...options));
-        for (const name of ["one", "two"])
-          workshop.must(
-            ...podman(
-              "run",
-              "--detach",
-              "--pod",
-              "pod",
-              "--name",
-              name,
-              APPLICATION,
-              "busybox",
-              "sleep",
-              "10000",
-            ),
-          );
-        const ps = (name: string) =>
-          workshop.must(...podman("exec", name, "busybox", "ps", "-o", "pid,stat,args"));
-        for (const name of ["one", "two"]) expect(ps(name)).toMatch(/^ *1 S +\/pause$/m);
-        const pid = Number(workshop.must(...podman("inspect", "--format", "{{.State.Pid}}", "one")));
-        const infra = workshop
-          .must(...podman("pod", "inspect", "--format", "{{.InfraContainerID}}", "pod"))
-          .trim();
-        const first = Number(workshop.must(...podman("inspect", "--format", "{{.State.Pid}}", infra)));
-        await expectAtRest(first);
-        expect(status(pid, "State")).not.toBe("");
-
-        workshop.must(...podman("exec", "two", "sh", "-c", orphans(1000)));
-        const killed = Bun.spawn(workshop.inside(...podman("exec", "one", "busybox", "sleep", "600")), {
-          stdout: "ignore",
+    for (const { program, name: image } of tested)
+      for (const [profile, options] of Object.entries(profiles)) {
+        test(`${program.name}: run and stop, ${profile}: it ends by SIGTERM, with 0`, () => {
+          const run = ["run", "--detach", "--name", "alone", "--network=none"];
+          workshop.must(...podman(...run, ...options, image));
+          workshop.must(...podman("stop", "--time", "60", "alone"));
+          expect(workshop.must(...podman("inspect", "--format", "{{.State.ExitCode}}", "alone"))).toBe("0\n");
+          expect(output(workshop.inside(...podman("logs", "alone"))).stderr).toBe(MESSAGE);
+          workshop.must(...podman("rm", "alone"));
         });
-        await until("the exec", () => /sleep 600/.test(ps("two")));
-        killed.kill("SIGKILL");
-        await killed.exited;
-        const left = /^ *(\d+) .*sleep 600$/m.exec(ps("two"))?.[1];
-        workshop.must(...podman("exec", "two", "sh", "-c", `kill -9 ${left}`));
-        await until(
-          "no zombie and no orphan",
-          () => !/ Z |sleep 0.1|sleep 600/.test(ps("two").replace(/^.*ps -o.*$/m, "")),
-        );
-        expect(childrenOf(first)).toEqual([]);
 
-        output(workshop.inside(...podman("pod", "stop", "--time", "60", "pod")));
-        expect(workshop.must(...podman("inspect", "--format", "{{.State.ExitCode}}", infra))).toBe("0\n");
-        workshop.must(...podman("pod", "rm", "--force", "pod"));
-        expect(workshop.must(...podman("ps", "--all", "--quiet"))).toBe("");
-      }, 120_000);
-    }
+        test(`${program.name}: run IMAGE -v, ${profile}: prints the version`, () => {
+          const run = ["run", "--rm", "--network=none", ...options, image, "-v"];
+          expect(workshop.must(...podman(...run))).toBe(program.version);
+        });
+
+        test(`${program.name}: a pod of two, ${profile}: PID 1 of both, 1,000 orphans and a killed exec leave no zombie`, async () => {
+          // It is the pause container's profile alone: the others keep the default, without which they would not run.
+          const create = ["pod", "create", "--name", "pod", "--share", "pid,ipc,net,uts", "--network=none"];
+          // The example's configuration names the hosted image.
+          const infra = program === hosted ? [] : ["--infra-image", image];
+          workshop.must(...podman(...create, ...infra, ...options));
+          for (const name of ["one", "two"])
+            workshop.must(
+              ...podman(
+                "run",
+                "--detach",
+                "--pod",
+                "pod",
+                "--name",
+                name,
+                APPLICATION,
+                "busybox",
+                "sleep",
+                "10000",
+              ),
+            );
+          const ps = (name: string) =>
+            workshop.must(...podman("exec", name, "busybox", "ps", "-o", "pid,stat,args"));
+          for (const name of ["one", "two"]) expect(ps(name)).toMatch(/^ *1 S +\/pause$/m);
+          const pid = Number(workshop.must(...podman("inspect", "--format", "{{.State.Pid}}", "one")));
+          const infraId = workshop
+            .must(...podman("pod", "inspect", "--format", "{{.InfraContainerID}}", "pod"))
+            .trim();
+          const first = Number(workshop.must(...podman("inspect", "--format", "{{.State.Pid}}", infraId)));
+          await expectAtRest(first, program);
+          expect(status(pid, "State")).not.toBe("");
+
+          workshop.must(...podman("exec", "two", "sh", "-c", orphans(1000)));
+          const killed = Bun.spawn(workshop.inside(...podman("exec", "one", "busybox", "sleep", "600")), {
+            stdout: "ignore",
+          });
+          await until("the exec", () => /sleep 600/.test(ps("two")));
+          killed.kill("SIGKILL");
+          await killed.exited;
+          const left = /^ *(\d+) .*sleep 600$/m.exec(ps("two"))?.[1];
+          workshop.must(...podman("exec", "two", "sh", "-c", `kill -9 ${left}`));
+          await until(
+            "no zombie and no orphan",
+            () => !/ Z |sleep 0.1|sleep 600/.test(ps("two").replace(/^.*ps -o.*$/m, "")),
+          );
+          expect(childrenOf(first)).toEqual([]);
+
+          output(workshop.inside(...podman("pod", "stop", "--time", "60", "pod")));
+          expect(workshop.must(...podman("inspect", "--format", "{{.State.ExitCode}}", infraId))).toBe("0\n");
+          workshop.must(...podman("pod", "rm", "--force", "pod"));
+          expect(workshop.must(...podman("ps", "--all", "--quiet"))).toBe("");
+        }, 120_000);
+      }
   });
 
-  describe("containerd", () => {
-    const socket = join(workshop.folder, "containerd.sock");
+  describe.each(tested.map((image) => [image.program.name, image] as const))("containerd, %s", (_, image) => {
+    const { program } = image;
+    const folder = join(workshop.folder, `containerd-${program.name}`);
+    const socket = join(folder, "containerd.sock");
     let daemon: Bun.Subprocess;
     let call: (method: string, request: object, seconds?: number) => Promise<Record<string, unknown>>;
 
     beforeAll(async () => {
-      const example = readFileSync(join(root, "examples/containerd-1.x/config.toml"), "utf8");
+      mkdirSync(folder);
+      // The example names the hosted image.
+      const [{ name } = image] = images;
+      const example = readFileSync(join(root, "examples/containerd-1.x/config.toml"), "utf8").replace(
+        name,
+        image.name,
+      );
       const machine = `
         restrict_oom_score_adj = true
         disable_hugetlb_controller = true
@@ -335,10 +357,10 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
         snapshotter = "native"
         [grpc]
         address = "${socket}"`;
-      const paths = `root = "${workshop.folder}/containerd-root"\nstate = "${workshop.folder}/containerd-state"\n`;
-      writeFileSync(join(workshop.folder, "config.toml"), paths + example + machine);
-      daemon = Bun.spawn(workshop.inside("containerd", "--config", join(workshop.folder, "config.toml")), {
-        stdio: ["ignore", "ignore", Bun.file(join(dist, "containerd.log"))],
+      const paths = `root = "${folder}/root"\nstate = "${folder}/state"\n`;
+      writeFileSync(join(folder, "config.toml"), paths + example + machine);
+      daemon = Bun.spawn(workshop.inside("containerd", "--config", join(folder, "config.toml")), {
+        stdio: ["ignore", "ignore", Bun.file(join(dist, `containerd-${program.name}.log`))],
       });
       const ctr = (...args: readonly string[]) => [
         "ctr",
@@ -348,22 +370,9 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
         "k8s.io",
         ...args,
       ];
-      await until("containerd", () => output(workshop.inside(...ctr("version"))).exitCode === 0);
+      await until("containerd", () => output(workshop.inside(...ctr("version"))).exitCode === 0, daemon);
       const load = ["images", "import", "--snapshotter", "native"];
-      workshop.must(...ctr(...load, join(dist, "pause.oci.tar")));
-      const store = workshop.store("application");
-      const archive = join(workshop.folder, "application.tar");
-      rmSync(join(workshop.folder, "application"), { recursive: true, force: true });
-      workshop.must("buildah", ...store, "build", "--quiet", "--tag", APPLICATION, workshop.application());
-      workshop.must(
-        "buildah",
-        ...store,
-        "push",
-        "--quiet",
-        APPLICATION,
-        `oci-archive:${archive}:${APPLICATION}`,
-      );
-      workshop.must(...ctr(...load, archive));
+      for (const archive of [image.archive, applicationArchive]) workshop.must(...ctr(...load, archive));
 
       const definition = loadSync(join(import.meta.dir, "cri.proto"), { keepCase: true, enums: String });
       // biome-ignore lint/suspicious/noExplicitAny: what a proto file defines has no type before it is loaded
@@ -432,14 +441,14 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
           /^ *1 S +\/pause$/m,
         );
       const pid = await pidOf(id);
-      await expectAtRest(pid);
+      await expectAtRest(pid, program);
 
       await exec(two, 60, "sh", "-c", orphans(500));
       // A probe that takes too long, with a child that outlives it. containerd answers at once that it did, but the
       // http2 of Bun does not always pass on an answer that has no body: then the call's own deadline ends it.
       const probe = "(busybox sleep 2 >/dev/null 2>&1 &); exec busybox sleep 600";
       await expect(exec(one, 1, "sh", "-c", probe)).rejects.toThrow(/timeout|exceeded/i);
-      await until("no child", () => childrenOf(pid).length === 0);
+      await until("no child", () => childrenOf(pid).length === 0, { pid });
       const table = await exec(two, 10, "busybox", "ps", "-o", "pid,stat,args");
       expect(table).not.toMatch(/ Z /);
       if (process.env.SHOW) console.log(table);
@@ -449,7 +458,7 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
 
     test("50 sandboxes at once come to rest, and go", async () => {
       const ids = await Promise.all(Array.from({ length: 50 }, (_, index) => run(`many-${index}`)));
-      for (const id of ids) await expectAtRest(await pidOf(id));
+      for (const id of ids) await expectAtRest(await pidOf(id), program);
       await Promise.all(ids.map(remove));
     }, 300_000);
   });

@@ -3,13 +3,15 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { SA_NOCLDSTOP } from "../ffi/libc.ts";
 import { offsetof, sizeof, structSigaction } from "../ffi/sigaction.ts";
-import { CC, dist, must, needs } from "./host.ts";
+import { must } from "./helpers/process.ts";
+import { dist } from "./helpers/programs.ts";
+import { CC, needs } from "./helpers/tools.ts";
 
 /** What the C compiler's own offsetof says, read from the object file. */
 function layout(compiler: string, objcopy: string): bigint[] {
   const object = join(dist, "struct_sigaction.o");
   const data = join(dist, "struct_sigaction.bin");
-  must(compiler, "-c", "-o", object, join(import.meta.dir, "struct_sigaction.c"));
+  must(compiler, "-c", "-o", object, join(import.meta.dir, "helpers/struct_sigaction.c"));
   must(objcopy, "-O", "binary", "-j", ".rodata", object, data);
   return [...new BigUint64Array(Uint8Array.from(readFileSync(data)).buffer)];
 }

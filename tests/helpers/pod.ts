@@ -1,69 +1,9 @@
 /**
- * Pods: real PID namespaces with a program as their PID 1, and what /proc says of them.
+ * Pods: real PID namespaces with a program as their PID 1.
  */
-import { readFileSync } from "node:fs";
-
-/** Runs a command to its end. Its outputs are text; latin1, so that every byte is a character. */
-export function output(
-  command: readonly string[],
-  options: { cwd?: string; env?: Record<string, string> } = {},
-) {
-  const { stdout, stderr, exitCode, signalCode } = Bun.spawnSync([...command], {
-    stdin: "ignore",
-    ...options,
-  });
-  return {
-    stdout: stdout.toString("latin1"),
-    stderr: stderr.toString("latin1"),
-    exitCode,
-    signalCode: signalCode ?? null,
-  };
-}
-
-/** As `output`, for a command that has to succeed; returns its standard output. */
-export function must(...command: readonly string[]): string {
-  const { stdout, stderr, exitCode } = output(command);
-  if (exitCode !== 0) throw new Error(`${command.join(" ")}: exit code ${exitCode}\n${stderr}`);
-  return stdout;
-}
-
-/** Waits until a condition holds. */
-export async function until(what: string, condition: () => boolean, seconds = 60): Promise<void> {
-  const end = performance.now() + seconds * 1000;
-  while (!condition()) {
-    if (performance.now() > end) throw new Error(`${what}: not within ${seconds} s`);
-    await Bun.sleep(1);
-  }
-}
-
-/** A file of /proc/PID, or "" if the process is gone. */
-export function proc(pid: number, file: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/${file}`, "latin1");
-  } catch {
-    return "";
-  }
-}
-
-/** A field of /proc/PID/status, "" if the process is gone. */
-export const status = (pid: number, field: string): string =>
-  new RegExp(`^${field}:\\s*(.*)$`, "m").exec(proc(pid, "status"))?.[1] ?? "";
-
-export const childrenOf = (pid: number): number[] =>
-  proc(pid, `task/${pid}/children`).split(" ").filter(Boolean).map(Number);
-
-/** The signals that pause.c catches, as SigCgt shows them: INT, TERM, CHLD. */
-export const CAUGHT = "0000000000014002";
-
-/** At rest: the handlers are in place, no signal waits, and the process sleeps in pause(2) without its start's mask. */
-export const resting = (pid: number): boolean =>
-  status(pid, "SigCgt").endsWith("14002") &&
-  status(pid, "SigBlk") === "0000000000000000" &&
-  status(pid, "ShdPnd") === "0000000000000000" &&
-  status(pid, "State").startsWith("S");
-
-/** Waits for the resting state. */
-export const rest = (pid: number): Promise<void> => until(`${pid} at rest`, () => resting(pid));
+import { childrenOf, output, proc, status, until } from "./process.ts";
+import type { Program } from "./programs.ts";
+import { type Surroundings, untilAtRest } from "./rest.ts";
 
 /** A new user namespace gives root's rights over a PID namespace to whoever is not root. */
 const asRoot = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
@@ -83,14 +23,38 @@ export const inNewNamespace = (...command: readonly string[]): string[] => [
   ...command,
 ];
 
+/** Starts a command that is not PID 1, where we may look into it. It goes with its scope, whatever signals it blocks. */
+export function outside(command: readonly string[], env: Record<string, string> = {}) {
+  const child = Bun.spawn(observable(...command), {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...env },
+  });
+  const value = async () => {
+    child.kill("SIGKILL");
+    await child.exited;
+  };
+  return Object.defineProperty(child, Symbol.asyncDispose, { value });
+}
+
+/** What runs a command as the image's user, without any privilege. Who is not root has none anyway. */
+export const UNPRIVILEGED =
+  process.getuid?.() === 0
+    ? "setpriv --reuid 65535 --regid 65535 --clear-groups --bounding-set=-all --no-new-privs --pdeathsig KILL".split(
+        " ",
+      )
+    : [];
+
 /** A new PID namespace, with its own /proc, and a program as its PID 1. */
 export class Pod implements AsyncDisposable {
   /** PID 1, as this namespace sees it. */
   readonly pid: number;
+  /** What PID 1 writes there. */
+  readonly stderr: ReadableStream<Uint8Array>;
   readonly #unshare: Bun.Subprocess<"ignore", "pipe", "pipe">;
 
   private constructor(pid: number, unshare: Bun.Subprocess<"ignore", "pipe", "pipe">) {
     this.pid = pid;
+    this.stderr = unshare.stderr;
     this.#unshare = unshare;
   }
 
@@ -103,22 +67,32 @@ export class Pod implements AsyncDisposable {
       stderr: "pipe",
     });
     let pid: number | undefined;
-    await until("PID 1 of a new namespace", () => {
-      if (unshare.exitCode !== null || unshare.signalCode !== null) return true;
-      pid = childrenOf(unshare.pid)[0];
-      return (
-        pid !== undefined && status(pid, "NSpid").endsWith("\t1") && !proc(pid, "comm").startsWith("unshare")
-      );
-    });
+    await until(
+      "PID 1 of a new namespace",
+      () => {
+        if (unshare.exitCode !== null || unshare.signalCode !== null) return true;
+        pid = childrenOf(unshare.pid)[0];
+        return (
+          pid !== undefined &&
+          status(pid, "NSpid").endsWith("\t1") &&
+          !proc(pid, "comm").startsWith("unshare")
+        );
+      },
+      unshare,
+    );
     if (pid === undefined) throw new Error(await new Response(unshare.stderr).text());
     return new Pod(pid, unshare);
   }
 
-  /** Starts it and waits until PID 1 rests. */
-  static async resting(...command: readonly string[]): Promise<Pod> {
-    const pod = await Pod.start(command);
+  /** Starts a program, by way of another command if one is given, and waits until it is at rest. */
+  static async atRest(
+    program: Program,
+    by: readonly string[] = [],
+    surroundings: Surroundings = {},
+  ): Promise<Pod> {
+    const pod = await Pod.start([...by, program.executable]);
     try {
-      await rest(pod.pid);
+      await untilAtRest(pod, program, surroundings);
     } catch (error) {
       await pod[Symbol.asyncDispose]();
       throw error;
@@ -151,14 +125,15 @@ export class Pod implements AsyncDisposable {
   async end(signal?: NodeJS.Signals) {
     if (signal) process.kill(this.pid, signal);
     const stdout = await new Response(this.#unshare.stdout).text();
-    const stderr = await new Response(this.#unshare.stderr).text();
+    const stderr = await new Response(this.stderr).text();
     const exitCode = await this.#unshare.exited;
     return { stdout, stderr, exitCode, signalCode: this.#unshare.signalCode };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // Whoever is unshare's child is PID 1, and no process that has its number by now.
+    if (childrenOf(this.#unshare.pid).includes(this.pid)) process.kill(this.pid, "SIGKILL");
     this.#unshare.kill("SIGKILL");
-    if (proc(this.pid, "status") !== "") process.kill(this.pid, "SIGKILL");
     await this.#unshare.exited;
   }
 }

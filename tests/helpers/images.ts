@@ -1,0 +1,31 @@
+/**
+ * The images under test, of `npm run image`.
+ */
+import { join } from "node:path";
+import { version } from "../../package.json" with { type: "json" };
+import { must } from "./process.ts";
+import { dist, freestanding, hosted, type Program, root } from "./programs.ts";
+
+export interface Image {
+  readonly program: Program;
+  /** An OCI archive. */
+  readonly archive: string;
+  /** What the archive calls it. */
+  readonly name: string;
+}
+
+export const images: readonly Image[] = [
+  { program: hosted, archive: join(dist, "pause.oci.tar"), name: `localhost/pause:${version}` },
+  {
+    program: freestanding,
+    archive: join(dist, "pause-freestanding.oci.tar"),
+    name: `localhost/pause:${version}-freestanding`,
+  },
+];
+
+/** Builds them, once in a run of the tests: each of their files has its own modules, but the global object is one. */
+export function buildImages(): void {
+  if (Reflect.get(globalThis, "imagesAreBuilt")) return;
+  must("npm", "--prefix", root, "run", "-s", "image");
+  Reflect.set(globalThis, "imagesAreBuilt", true);
+}

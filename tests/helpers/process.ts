@@ -1,0 +1,90 @@
+/**
+ * Commands, and what /proc says of a process.
+ */
+import { readFileSync } from "node:fs";
+
+/** Runs a command to its end. Its outputs are text; latin1, so that every byte is a character. */
+export function output(
+  command: readonly string[],
+  options: { cwd?: string; env?: Record<string, string> } = {},
+) {
+  const { stdout, stderr, exitCode, signalCode } = Bun.spawnSync([...command], {
+    stdin: "ignore",
+    ...options,
+  });
+  return {
+    stdout: stdout.toString("latin1"),
+    stderr: stderr.toString("latin1"),
+    exitCode,
+    signalCode: signalCode ?? null,
+  };
+}
+
+/** As `output`, for a command that has to succeed; returns its standard output. */
+export function must(...command: readonly string[]): string {
+  const { stdout, stderr, exitCode } = output(command);
+  if (exitCode !== 0) throw new Error(`${command.join(" ")}: exit code ${exitCode}\n${stderr}`);
+  return stdout;
+}
+
+/** A file of /proc/PID, or "" if the process is gone. */
+export function proc(pid: number, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, "latin1");
+  } catch {
+    return "";
+  }
+}
+
+/** A field of /proc/PID/status, "" if the process is gone. */
+export const status = (pid: number, name: string): string => field(proc(pid, "status"), name);
+
+/** A field of what /proc/PID/status held. */
+export const field = (text: string, name: string): string =>
+  new RegExp(`^${name}:\\s*(.*)$`, "m").exec(text)?.[1] ?? "";
+
+export const childrenOf = (pid: number): number[] =>
+  proc(pid, `task/${pid}/children`).split(" ").filter(Boolean).map(Number);
+
+/** The process that a condition is about: a subprocess, a pod, or only a process ID. */
+export interface Subject {
+  readonly pid: number;
+  readonly stderr?: ReadableStream<Uint8Array> | number | undefined;
+}
+
+const SECONDS = 60;
+
+/**
+ * Waits until a condition holds.
+ *
+ * @throws with all that is known of the process, so that a failure far away can be understood.
+ */
+export async function until(what: string, condition: () => boolean, subject?: Subject): Promise<void> {
+  const end = performance.now() + SECONDS * 1000;
+  while (!condition()) {
+    if (performance.now() > end) throw new Error(`${what}: not within ${SECONDS} s${await report(subject)}`);
+    await Bun.sleep(1);
+  }
+}
+
+async function report(subject?: Subject): Promise<string> {
+  if (subject === undefined) return "";
+  const { pid, stderr } = subject;
+  const files = ["cmdline", "status", "wchan", "maps"].map(
+    (name) => `/proc/${pid}/${name}:\n${proc(pid, name).replaceAll("\0", " ").slice(0, 8000)}`,
+  );
+  const written = stderr instanceof ReadableStream && !stderr.locked ? await heldBy(stderr) : "unknown";
+  return [`, process ${pid}`, ...files, `standard error: ${written}`].join("\n");
+}
+
+/** What can be read from a stream now; it need not have an end. */
+async function heldBy(stream: ReadableStream<Uint8Array>): Promise<string> {
+  const reader = stream.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  for (;;) {
+    const chunk = await Promise.race([reader.read(), Bun.sleep(100)]);
+    if (!chunk?.value) return text;
+    text += decoder.decode(chunk.value, { stream: true });
+  }
+}

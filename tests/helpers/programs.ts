@@ -1,0 +1,69 @@
+/**
+ * The programs under test, and the C programs that the tests use.
+ */
+import { mkdirSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { version } from "../../package.json" with { type: "json" };
+import { must } from "./process.ts";
+import { CC } from "./tools.ts";
+
+export const root = resolve(import.meta.dir, "../..");
+export const dist = join(root, "dist");
+mkdirSync(dist, { recursive: true });
+
+const time = (file: string): number => statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+
+/** Compiles one of the C programs beside this file, static, into dist/, unless that is there and newer. */
+export function compile(name: string, compiler = "cc", executable = join(dist, name)): string {
+  const source = join(import.meta.dir, `${name}.c`);
+  // package.json has the version.
+  if (time(executable) > Math.max(time(source), time(join(root, "package.json")))) return executable;
+  const options = ["-Os", "-static", "-s", "-Wall", "-Wextra", `-DVERSION="${version}"`];
+  must(compiler, ...options, "-o", executable, source);
+  return executable;
+}
+
+/** A program under test. */
+export interface Program {
+  readonly name: string;
+  readonly executable: string;
+  /** What -v prints. */
+  readonly version: string;
+  /** Whether these lines of /proc/PID/maps are what it keeps of its executable at rest. */
+  readonly keeps: (mappings: readonly string[]) => boolean;
+  /** The tools that it takes to build it. */
+  readonly tools: Record<string, string>;
+}
+
+/** init.ts under Bun, in one file. */
+export const hosted: Program = {
+  name: "hosted",
+  executable: join(dist, "pause"),
+  version: `init.ts ${version}\n`,
+  keeps: (mappings) => mappings.length === 0,
+  tools: {},
+};
+
+const ARCHITECTURES: Record<string, string> = { x64: "amd64", arm64: "arm64" };
+
+/** init.ts without Bun and without libc, for this machine. */
+export const freestanding: Program = {
+  name: "freestanding",
+  executable: join(dist, "freestanding", ARCHITECTURES[process.arch] ?? process.arch, "pause"),
+  version: `init.ts ${version}\n`,
+  keeps: ([only = "", ...more]) => / r-xp 00000000 /.test(only) && more.length === 0,
+  tools: {},
+};
+
+/** The C program beside which the others are held. It is compiled when it is asked for. */
+export const reference: Program = {
+  name: "reference",
+  get executable() {
+    return compile("reference");
+  },
+  version: `pause.c ${version}\n`,
+  keeps: () => true,
+  tools: CC,
+};
+
+export const programs: readonly Program[] = [hosted, freestanding, reference];

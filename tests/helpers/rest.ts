@@ -1,0 +1,57 @@
+/**
+ * At rest: the start is over, and what stays is what there will be until the next signal.
+ */
+import { readlinkSync } from "node:fs";
+import { field, proc, type Subject, until } from "./process.ts";
+import type { Program } from "./programs.ts";
+
+/** The signals that pause.c catches, as SigCgt shows them: INT, TERM, CHLD. */
+export const CAUGHT = "0000000000014002";
+export const NO_SIGNAL = "0000000000000000";
+
+/** In what a process at rest differs from one that started as usual. */
+export interface Surroundings {
+  /** SigCgt, where a setting of Bun's adds to it. A runtime that stays may have its threads' signals above. */
+  readonly caught?: string;
+  /** SigBlk: the inherited mask. */
+  readonly blocked?: string;
+  /** ShdPnd: a blocked signal that was pending on entry stays so. */
+  readonly pending?: string;
+  /** Bun's threads and executable may still be there, because something asked for them. */
+  readonly runtime?: "gone" | "may stay";
+}
+
+/** The lines of /proc/PID/maps that belong to the executable; undefined where we may not see them, or it is gone. */
+function mappingsOfExecutable(pid: number): string[] | undefined {
+  try {
+    const executable = readlinkSync(`/proc/${pid}/exe`);
+    const maps = proc(pid, "maps");
+    return maps === "" ? undefined : maps.split("\n").filter((line) => line.endsWith(` ${executable}`));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Nothing of the start is left: no thread of the runtime and nothing of its executable. */
+export function runtimeIsGone(pid: number, { keeps }: Program): boolean {
+  const mappings = mappingsOfExecutable(pid);
+  return field(proc(pid, "status"), "Threads") === "1" && mappings !== undefined && keeps(mappings);
+}
+
+/** It sleeps in pause(2), with its handlers in place, the signal mask that it inherited and no signal waiting. */
+export function isAtRest(pid: number, program: Program, surroundings: Surroundings = {}): boolean {
+  const { caught = CAUGHT, blocked = NO_SIGNAL, pending = NO_SIGNAL, runtime = "gone" } = surroundings;
+  const now = proc(pid, "status");
+  const catches = field(now, "SigCgt");
+  return (
+    (runtime === "gone" ? catches === caught : catches.endsWith(caught.replace(/^0+/, ""))) &&
+    field(now, "SigBlk") === blocked &&
+    field(now, "ShdPnd") === pending &&
+    field(now, "State").startsWith("S") &&
+    (runtime === "may stay" || runtimeIsGone(pid, program))
+  );
+}
+
+/** Waits for that. */
+export const untilAtRest = (subject: Subject, program: Program, surroundings: Surroundings = {}) =>
+  until(`${program.name} at rest`, () => isAtRest(subject.pid, program, surroundings), subject);
