@@ -1,189 +1,227 @@
 /**
- * The bytes, held against a disassembler that knows nothing of this project: objdump of binutils.
+ * The instructions, held against a disassembler that knows nothing of this project: objdump of binutils.
  */
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { aarch64 } from "../ffi/aarch64.ts";
-import { addressOf, getpid, write } from "../ffi/libc.ts";
 import {
   assemble,
-  type Call,
-  type Code,
-  call,
   type Encoder,
-  forever,
-  handler,
+  type FunctionEncoder,
+  type Part,
+  type Step,
   UnsupportedRoutine,
-  whilePositive,
-} from "../ffi/routine.ts";
-import { sigaction } from "../ffi/sigaction.ts";
-import { x86_64 } from "../ffi/x86_64.ts";
+  type Value,
+} from "../ffi/assembler/routine.ts";
+import { type Architecture, architectures } from "./helpers/architectures.ts";
 import { must } from "./helpers/process.ts";
 import { dist } from "./helpers/programs.ts";
 import { needs } from "./helpers/tools.ts";
 
-const BASE = 0x7f00_0000_0000;
-const ERRNO_LOCATION = 0x7f12_3456_789a;
+const BASE = 0x10000;
 
-/** Instructions as objdump prints them, with jump targets as offsets from the routine's start. */
-function disassemble(encoder: Encoder, steps: readonly Call[]): string[] {
-  const memory = new Uint8Array(4096);
-  const into: Code = { view: new DataView(memory.buffer), offset: 0 };
-  const entry = assemble(encoder, ERRNO_LOCATION, steps, into, BASE);
-  const file = join(dist, "routine.bin");
-  writeFileSync(file, memory.subarray(entry, into.offset));
-  const [tool, ...options] =
-    encoder === x86_64
-      ? ["objdump", "-m", "i386:x86-64", "-M", "intel"]
-      : ["aarch64-linux-gnu-objdump", "-m", "aarch64", "-M", "no-aliases"];
-  const listing = must(tool ?? "", ...options, "-b", "binary", "-D", "--no-show-raw-insn", file);
-  return listing
-    .split("\n")
-    .filter((line) => /^\s+[0-9a-f]+:\t/.test(line))
-    .map((line) =>
-      line
-        .replace(/^\s+[0-9a-f]+:\t/, "")
-        .replace(/\s*(\/\/|<).*$/, "")
-        .replace(/\s+/g, " ")
-        .trim(),
-    );
+/** Steps between something that lies before them and something that lies behind. */
+const between = (steps: readonly Step[]): Part[] => [
+  { label: "before", data: new TextEncoder().encode("before\n") },
+  { label: "main", steps },
+  { label: "behind", steps: [{ return: true }] },
+];
+
+function assembled(encoder: Encoder | FunctionEncoder, parts: readonly Part[], size = 0x10000) {
+  const memory = new Uint8Array(size);
+  return { memory, ...assemble(encoder, parts, memory, BASE, true) };
 }
 
-/** A call whose function lies at an address that needs all its digits. */
-const at = (address: number, ...values: number[]): Call => ({ address, arguments: values });
+/** An instruction without white space, comments, symbols and the mark of hexadecimal before an address. */
+const bare = (text: string): string =>
+  text
+    .replace(/\s*(# |\/\/|<|@ ).*$/, "")
+    .replace(/0x(?=[0-9a-f]+$)/, "")
+    .replace(/\s+/g, "");
 
-const x86 = needs({ objdump: "binutils" });
-const arm = needs({ "aarch64-linux-gnu-objdump": "binutils-aarch64-linux-gnu" });
+/** What the listing says of the code, and what objdump says. */
+function both({ name, encoder, objdump }: Architecture, parts: readonly Part[]) {
+  const { memory, labels, listing, size } = assembled(encoder, parts);
+  const { main = 0 } = labels;
+  const file = join(dist, `routine-${name}.bin`);
+  writeFileSync(file, memory.subarray(main - BASE, size));
+  const options = ["-b", "binary", "-D", "-w", "--no-show-raw-insn", `--adjust-vma=${main}`];
+  const lines = must("objdump", ...objdump, ...options, file).matchAll(/^ *([0-9a-f]+):\t(.*)$/gm);
+  return {
+    ours: listing
+      .filter(({ address }) => address >= main)
+      .map(({ address, text }) => `${address.toString(16)} ${bare(text)}`),
+    theirs: Array.from(lines, ([, address, text]) => `${address} ${bare(text ?? "")}`),
+  };
+}
 
-const PROLOGUE_X86 = [
-  "push rbx",
-  "push r12",
-  "sub rsp,0x8",
-  "xor eax,eax",
-  "movabs r11,0x7f123456789a",
-  "call r11",
-  "mov rbx,rax",
-  "mov r12d,DWORD PTR [rbx]",
+/** What it takes one more bit, one more instruction or another instruction to say. */
+const integers = ({ bits }: Architecture): number[] =>
+  [0, 8, 11, 12, 15, 16, 31, 32, 33, 44, 47, 48, 52]
+    .flatMap((bit) => [2 ** bit - 1, 2 ** bit, 2 ** bit + 1, 2 ** bit * 1.5, -(2 ** bit), -(2 ** bit) - 1])
+    .concat(0x12345678, 0x1234_5678_9abc, Number.MAX_SAFE_INTEGER, -Number.MAX_SAFE_INTEGER)
+    .filter((value) => Number.isInteger(value) && (bits === 64 || (value >= -(2 ** 31) && value < 2 ** 32)));
+
+const forms: Record<string, (architecture: Architecture) => Step[]> = {
+  "every form of an integer, in every register and on the stack": (architecture) =>
+    integers(architecture).flatMap((value) => [
+      { systemCall: 1, values: Array(6).fill(value) },
+      { systemCall: 300, values: [{ words: [value, 0, -1, value] }] },
+    ]),
+  "addresses, in every register and on the stack": () => [
+    ...["before", "main", "behind"].map((label) => ({ systemCall: 1, values: Array(6).fill({ label }) })),
+    { systemCall: 1, values: [{ words: [{ label: "before" }] }, { words: [{ label: "behind" }, 1, 2] }] },
+    ...[0, 1, 2, 3, 4, 5].map((register) => ({
+      systemCall: 1,
+      values: [...Array(register).fill(0), { words: [1, 2] }],
+    })),
+  ],
+  "jumps back and forth, on every condition": () =>
+    (["positive", "negative", 0, 1, 127] as const)
+      .flatMap((when): Step[] => [
+        { jump: "main", when },
+        { jump: "behind", when },
+      ])
+      .concat({ jump: "main" }, { jump: "behind" }),
+  "arguments of one to four characters": () =>
+    ["v", "-v", "-V\x7f", "-\x01ab"].flatMap((whenArgument) => [
+      { jump: "main", whenArgument },
+      { jump: "behind", whenArgument },
+    ]),
+};
+
+/** What a reader expects of a call and a jump on its error: the least that shows what is an architecture's own. */
+const CALL: readonly Step[] = [
+  { systemCall: 20, values: [0x12345678, { words: [{ label: "before" }] }] },
+  { jump: "main", when: "negative" },
 ];
-const EPILOGUE_X86 = ["mov DWORD PTR [rbx],r12d", "add rsp,0x8", "pop r12", "pop rbx", "ret"];
 
-test.skipIf(x86.skip)(x86.name("x86-64: six arguments, in each form of mov"), () => {
-  expect(
-    disassemble(x86_64, [at(0x7f00_dead_beef, 0, 2 ** 32 - 1, -1, -(2 ** 31), 2 ** 32, -(2 ** 31) - 1)]),
-  ).toEqual([
-    ...PROLOGUE_X86,
-    "mov edi,0x0",
-    "mov esi,0xffffffff",
-    "mov rdx,0xffffffffffffffff",
-    "mov rcx,0xffffffff80000000",
-    "movabs r8,0x100000000",
-    "movabs r9,0xffffffff7fffffff",
-    "xor eax,eax",
-    "movabs r11,0x7f00deadbeef",
-    "call r11",
-    ...EPILOGUE_X86,
-  ]);
-});
+const expected: Record<string, string> = {
+  amd64: `mov edi,0x12345678; push 0x0; lea rax,[rip+0xffffffffffffffeb]; push rax; mov rsi,rsp; mov eax,0x14; syscall;
+    add rsp,0x10; test eax,eax; js 10007; ret`,
+  arm: `movw r0, #22136; movt r0, #4660; sub sp, sp, #8; sub r6, pc, #28; sub r6, r6, #0, 24; str r6, [sp]; mov r1, sp;
+    movw r7, #20; svc 0x00000000; add sp, sp, #8; cmp r0, #0; blt 10008; bx lr`,
+  arm64: `mov x0, #0x5678; movk x0, #0x1234, lsl #16; sub sp, sp, #0x10; adr x9, 10000; str x9, [sp]; mov x1, sp;
+    mov x8, #0x14; svc #0x0; add sp, sp, #0x10; cmp w0, #0x0; b.lt 10008; ret`,
+  ppc64le: `lis r3,4660; ori r3,r3,22136; addi r1,r1,-16; mflr r0; bcl 20,4*cr7+so,1001c; mflr r9; mtlr r0;
+    addi r9,r9,-28; std r9,0(r1); mr r4,r1; li r0,20; sc; bns 10040; neg r3,r3; addi r1,r1,16; cmpwi r3,0; blt 10008; blr`,
+  riscv64: `lui a0,0x12345; addiw a0,a0,1656; addi sp,sp,-16; auipc t0,0x0; addi t0,t0,-20; sd t0,0(sp); addi a1,sp,0;
+    addi a7,zero,20; ecall; addi sp,sp,16; addiw t0,a0,0; blt t0,zero,10008; jalr zero,0(ra)`,
+  s390x: `lgfi %r2,305419896; aghi %r15,-8; larl %r0,10000; stg %r0,0(%r15); lgr %r3,%r15; lghi %r1,20; svc 0;
+    aghi %r15,8; chi %r2,0; jl 10008; br %r14`,
+};
 
-test.skipIf(x86.skip)(x86.name("x86-64: short forms of the extended registers, and both jumps"), () => {
-  const steps = [whilePositive(at(0x1234, 1, 2, 3, 4, 5, -6)), forever(at(0x5678))];
-  expect(disassemble(x86_64, steps)).toEqual([
-    ...PROLOGUE_X86,
-    "mov edi,0x1",
-    "mov esi,0x2",
-    "mov edx,0x3",
-    "mov ecx,0x4",
-    "mov r8d,0x5",
-    "mov r9,0xfffffffffffffffa",
-    "xor eax,eax",
-    "mov r11d,0x1234",
-    "call r11",
-    "test eax,eax",
-    "jg 0x1c",
-    "xor eax,eax",
-    "mov r11d,0x5678",
-    "call r11",
-    "jmp 0x50",
-    ...EPILOGUE_X86,
-  ]);
-});
-
-const PROLOGUE_ARM = [
-  "stp x29, x30, [sp, #-32]!",
-  "add x29, sp, #0x0",
-  "stp x19, x20, [sp, #16]",
-  "movz x16, #0x789a",
-  "movk x16, #0x3456, lsl #16",
-  "movk x16, #0x7f12, lsl #32",
-  "blr x16",
-  "orr x19, xzr, x0",
-  "ldr w20, [x19]",
+/** A C function that calls others, at addresses that need all their digits. */
+const FUNCTION: readonly Step[] = [
+  { begin: 0x7f12_3456_789a },
+  { label: "again" },
+  { call: 0x7f00_dead_beef, values: [1, -1, { label: "before" }, { words: [1] }, 2 ** 32, -(2 ** 48) - 2] },
+  { jump: "again", when: "positive" },
+  { end: true },
 ];
-const EPILOGUE_ARM = ["str w20, [x19]", "ldp x19, x20, [sp, #16]", "ldp x29, x30, [sp], #32", "ret"];
 
-test.skipIf(arm.skip)(arm.name("arm64: six arguments, in each form of mov"), () => {
-  expect(
-    disassemble(aarch64, [at(0x7f00_dead_0000, 0, 2 ** 32 - 1, -1, -(2 ** 31), 2 ** 32, -(2 ** 48) - 2)]),
-  ).toEqual([
-    ...PROLOGUE_ARM,
-    "movz x0, #0x0, lsl #48",
-    "movz x1, #0xffff",
-    "movk x1, #0xffff, lsl #16",
-    "movn x2, #0x0, lsl #48",
-    "movn x3, #0xffff",
-    "movk x3, #0x8000, lsl #16",
-    "movz x4, #0x1, lsl #32",
-    "movn x5, #0x1",
-    "movk x5, #0xfffe, lsl #48",
-    "movz x16, #0xdead, lsl #16",
-    "movk x16, #0x7f00, lsl #32",
-    "blr x16",
-    ...EPILOGUE_ARM,
-  ]);
-});
+const expectedFunction: Record<string, string> = {
+  amd64: `push rbx; push r12; sub rsp,0x8; xor eax,eax; movabs r11,0x7f123456789a; call r11; mov rbx,rax;
+    mov r12d,DWORD PTR [rbx]; mov edi,0x1; mov rsi,0xffffffffffffffff; lea rdx,[rip+0xffffffffffffffca]; push 0x0;
+    mov eax,0x1; push rax; mov rcx,rsp; movabs r8,0x100000000; movabs r9,0xfffefffffffffffe; xor eax,eax;
+    movabs r11,0x7f00deadbeef; call r11; add rsp,0x10; test eax,eax; jg 10023; mov DWORD PTR [rbx],r12d; add rsp,0x8;
+    pop r12; pop rbx; ret; ret`,
+  arm64: `stp x29, x30, [sp, #-32]!; mov x29, sp; stp x19, x20, [sp, #16]; mov x16, #0x789a;
+    movk x16, #0x3456, lsl #16; movk x16, #0x7f12, lsl #32; blr x16; mov x19, x0; ldr w20, [x19]; mov x0, #0x1;
+    mov x1, #0xffffffffffffffff; adr x2, 10000; sub sp, sp, #0x10; mov x9, #0x1; str x9, [sp]; mov x3, sp;
+    mov x4, #0x100000000; mov x5, #0xfffffffffffffffe; movk x5, #0xfffe, lsl #48; mov x16, #0xbeef;
+    movk x16, #0xdead, lsl #16; movk x16, #0x7f00, lsl #32; blr x16; add sp, sp, #0x10; cmp w0, #0x0; b.gt 1002c;
+    str w20, [x19]; ldp x19, x20, [sp, #16]; ldp x29, x30, [sp], #32; ret; ret`,
+};
 
-test.skipIf(arm.skip)(arm.name("arm64: both jumps"), () => {
-  const steps = [whilePositive(at(0x1234, 1, 2)), forever(at(0x5678))];
-  expect(disassemble(aarch64, steps)).toEqual([
-    ...PROLOGUE_ARM,
-    "movz x0, #0x1",
-    "movz x1, #0x2",
-    "movz x16, #0x1234",
-    "blr x16",
-    "subs wzr, w0, #0x0",
-    "b.gt 0x24",
-    "movz x16, #0x5678",
-    "blr x16",
-    "b 0x3c",
-    ...EPILOGUE_ARM,
-  ]);
-});
+for (const architecture of architectures) {
+  const { name, encoder, tools } = architecture;
+  const objdump = needs(tools.objdump);
+  describe(name, () => {
+    for (const [form, steps] of Object.entries(forms))
+      test.skipIf(objdump.skip)(objdump.name(form), () => {
+        const { ours, theirs } = both(architecture, between(steps(architecture)));
+        expect(ours).toEqual(theirs);
+        expect(ours.length).toBeGreaterThan(steps(architecture).length);
+      });
 
-test("data lies before the code, each at a multiple of 16", () => {
-  const code: Code = { view: new DataView(new ArrayBuffer(4096)), offset: 0 };
-  const steps = [call(write, 1, new Uint8Array([9, 9, 9]), 3), call(write, 1, new Uint8Array([1, 2]), 2)];
-  expect(assemble(x86_64, ERRNO_LOCATION, steps, code, BASE)).toBe(32);
-});
+    const texts = (steps: readonly Step[]) =>
+      assembled(encoder, between(steps))
+        .listing.slice(1)
+        .map(({ text }) => text);
 
+    test("a system call is what a reader expects", () => {
+      expect(texts(CALL)).toEqual((expected[name] ?? "").split(/;\s+/));
+    });
+
+    if (expectedFunction[name] === undefined)
+      test("C functions are refused", () => {
+        for (const step of FUNCTION.filter((step) => !("label" in step || "jump" in step)))
+          expect(() => texts([step])).toThrow(UnsupportedRoutine);
+      });
+    else
+      test.skipIf(objdump.skip)(objdump.name("a C function is what a reader and objdump expect"), () => {
+        expect(texts(FUNCTION)).toEqual((expectedFunction[name] ?? "").split(/;\s+/));
+        const { ours, theirs } = both(architecture, between(FUNCTION));
+        expect(ours).toEqual(theirs);
+      });
+
+    test("words that the stack pointer cannot make room for at once are refused, and fewer are not", () => {
+      const call = (count: number) => between([{ systemCall: 1, values: [{ words: Array(count).fill(0) }] }]);
+      assembled(encoder, call(14));
+      expect(() => assembled(encoder, call(5000), 0x100000)).toThrow(UnsupportedRoutine);
+    });
+  });
+}
+
+const parts = (...values: Value[]): Part[] => between([{ systemCall: 1, values }]);
 test("what no routine can be made of is refused by name", () => {
-  expect(() => call(write, 1, 2, 3, 4, 5, 6, 7)).toThrow(UnsupportedRoutine);
-  for (const value of [0.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, -(2 ** 53)])
-    expect(() => call(write, value)).toThrow(UnsupportedRoutine);
-  expect(() => call(() => 0)).toThrow(TypeError);
-  expect(addressOf(getpid)).toBeGreaterThan(0);
-  const forOne = handler([1], () => [call(getpid)]);
-  expect(() => sigaction(2, { sa_handler: forOne }, null)).toThrow(UnsupportedRoutine);
+  for (const { encoder } of architectures) {
+    expect(() => assembled(encoder, parts(1, 2, 3, 4, 5, 6, 7))).toThrow(UnsupportedRoutine);
+    for (const value of [0.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, -(2 ** 53)])
+      expect(() => assembled(encoder, parts(value))).toThrow(UnsupportedRoutine);
+    expect(() => assembled(encoder, parts({ label: "nowhere" }))).toThrow(UnsupportedRoutine);
+    expect(() => assembled(encoder, between([{ jump: "nowhere" }]))).toThrow(UnsupportedRoutine);
+  }
 });
 
-test("routines that fill more than their memory are refused", () => {
-  expect(() =>
-    assemble(
-      x86_64,
-      ERRNO_LOCATION,
-      Array(50).fill(at(1)),
-      { view: new DataView(new ArrayBuffer(64)), offset: 0 },
-      BASE,
-    ),
-  ).toThrow(RangeError);
+test("what one architecture cannot say is refused there, not said wrongly", () => {
+  const far = (distance: number): Part => ({ label: "far", data: new Uint8Array(distance) });
+  const toData: Part[] = [
+    { label: "data", data: new Uint8Array(1) },
+    far(0xffff),
+    ...parts({ label: "data" }),
+  ];
+  const refusedBy = (refused: readonly Part[]) =>
+    architectures
+      .filter(({ encoder }) => {
+        try {
+          assembled(encoder, refused, 0x40000);
+          return false;
+        } catch (error) {
+          return error instanceof UnsupportedRoutine;
+        }
+      })
+      .map(({ name }) => name);
+  expect(refusedBy(parts(2 ** 32))).toEqual(["arm"]);
+  expect(refusedBy(parts(-(2 ** 31) - 1))).toEqual(["arm"]);
+  expect(refusedBy(toData)).toEqual(["arm", "ppc64le"]);
+  expect(refusedBy([far(0x2000), { label: "main", steps: [{ jump: "far", when: 0 }] }])).toEqual(["riscv64"]);
+});
+
+test("parts that fill more than their memory are refused", () => {
+  for (const { encoder } of architectures)
+    expect(() => assembled(encoder, between(Array(50).fill({ jump: "main" })), 64)).toThrow(RangeError);
+});
+
+test("data lies where its alignment says, or the encoder's", () => {
+  const data = new Uint8Array([1]);
+  for (const { encoder } of architectures) {
+    const { labels } = assembled(encoder, [
+      { label: "first", data },
+      { label: "second", data },
+      { label: "third", data, alignment: 16 },
+    ]);
+    expect(labels).toEqual({ first: BASE, second: BASE + encoder.alignment, third: BASE + 16 });
+  }
 });

@@ -1,67 +1,15 @@
 /**
- * Random input, the same in every run. A failure names the seed of its case: with that one as SEED, it is the first.
+ * Random input for what reads /proc and arguments, the same in every run.
  */
 import { expect, test } from "bun:test";
-import { join } from "node:path";
-import { aarch64 } from "../ffi/aarch64.ts";
-import { HOLE, type Mapping, parseMaps, parseStartstack, surplus } from "../ffi/memory.ts";
-import { type Argument, assemble, type Call, type Encoder, type Range } from "../ffi/routine.ts";
-import { x86_64 } from "../ffi/x86_64.ts";
+import { HOLE, outside as outsideOf } from "../ffi/hosted/memory.ts";
+import { type Mapping, parseMaps, type Range } from "../ffi/hosted/proc.ts";
+import { cases, type Dice } from "./helpers/dice.ts";
 import { outside } from "./helpers/pod.ts";
 import { until } from "./helpers/process.ts";
-import { compile, dist, type Program, programs } from "./helpers/programs.ts";
-import { random } from "./helpers/random.ts";
+import { type Program, programs } from "./helpers/programs.ts";
 import { isAtRest } from "./helpers/rest.ts";
 import { CC, needs } from "./helpers/tools.ts";
-
-const SEED = 20261124;
-
-/** What one case draws from its seed. */
-class Dice {
-  readonly #next: () => number;
-
-  constructor(seed: number) {
-    this.#next = random(seed);
-  }
-
-  chance(probability: number): boolean {
-    return this.#next() < probability;
-  }
-
-  int(least: number, most: number): number {
-    return least + Math.floor(this.#next() * (most - least + 1));
-  }
-
-  /** An integer of this many bits, up to 53, of which the highest is set. */
-  ofBits(count: number): number {
-    if (count <= 0) return 0;
-    const bits = this.int(0, 2 ** 21 - 1) * 2 ** 32 + this.int(0, 2 ** 32 - 1);
-    return 2 ** (count - 1) + (bits % 2 ** (count - 1));
-  }
-
-  pick<T>(values: readonly T[]): T {
-    return values[this.int(0, values.length - 1)] as T;
-  }
-
-  list<T>(least: number, most: number, make: () => T): T[] {
-    return Array.from({ length: this.int(least, most) }, make);
-  }
-
-  /** Characters of one byte each. */
-  text(most: number, least = 0, lowest = 0, highest = 255): string {
-    return String.fromCharCode(...this.list(least, most, () => this.int(lowest, highest)));
-  }
-}
-
-async function cases(count: number, run: (dice: Dice) => void | Promise<void>): Promise<void> {
-  for (let seed = SEED; seed < SEED + count; seed++) {
-    try {
-      await run(new Dice(seed));
-    } catch (error) {
-      throw new Error(`seed ${seed}: ${error instanceof Error ? error.message : error}`, { cause: error });
-    }
-  }
-}
 
 const PAGE = 4096;
 const hex = (value: number, digits = 0) =>
@@ -153,23 +101,7 @@ test("parseMaps refuses what is broken, or finds ranges in order, one a line", a
   expect(understood).toBeGreaterThan(1000);
 });
 
-test("parseStartstack reads every process's stat, and no number from a broken one", async () => {
-  await cases(5000, (dice) => {
-    const startstack = dice.chance(0.1) ? 0 : dice.ofBits(dice.int(1, 47));
-    const fields = Array.from({ length: 49 }, () => String(dice.ofBits(dice.int(0, 53)) - dice.int(0, 1)));
-    fields[28 - 4] = String(startstack);
-    const name = dice.chance(0.5)
-      ? dice.text(15)
-      : dice.list(0, 15, () => dice.pick([..."() \n1S"])).join("");
-    const text = `${dice.int(1, 2 ** 22)} (${name}) ${dice.pick([..."RSDZTtXI"])} ${fields.join(" ")}\n`;
-    expect(parseStartstack(text), text).toBe(startstack === 0 ? undefined : startstack);
-    const broken = mutated(dice, text);
-    const found = parseStartstack(broken);
-    if (found !== undefined) expect(found, broken).toBeGreaterThan(0);
-  });
-});
-
-test("surplus is every page that is mapped and not kept, and the small holes between", async () => {
+test("outside is every page that is mapped and not kept, and the small holes between", async () => {
   const LARGE_HOLE = 8;
   const UNIT = HOLE / LARGE_HOLE;
   const END = 64;
@@ -199,7 +131,7 @@ test("surplus is every page that is mapped and not kept, and the small holes bet
       }
     }
     const units = ({ start, end }: Range): Range => ({ start: start * UNIT, end: end * UNIT });
-    const found = surplus(mapped.map(units), kept.map(units));
+    const found = outsideOf(mapped.map(units), kept.map(units));
     expect(found, JSON.stringify({ mapped, kept })).toEqual(expected.map(units));
   });
 });
@@ -242,117 +174,3 @@ test.skipIf(c.skip)(c.name("only -v and -V are arguments that matter, as for the
     );
   });
 });
-
-/**
- * How many bits a function's address may have: with others, it may lie where the kernel maps something by itself
- * (47), where qemu does (39), or where the C program lies and its heap follows (23 to 31).
- */
-const ADDRESS_BITS = [17, 18, 19, 20, 21, 22, 32, 33, 34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46];
-
-function someInteger(dice: Dice): number {
-  const magnitude = dice.pick([
-    () => dice.int(0, 300),
-    () =>
-      Math.min(2 ** dice.pick([dice.int(0, 53), 16, 31, 32, 48]) + dice.int(-1, 1), Number.MAX_SAFE_INTEGER),
-    () => dice.ofBits(dice.int(0, 53)),
-    // Halfwords that arm64's moves leave out.
-    () => [32, 16, 0].reduce((sum, bit) => sum + dice.pick([0, 0xffff, dice.int(0, 0xffff)]) * 2 ** bit, 0),
-  ])();
-  return dice.chance(0.5) ? magnitude : -magnitude;
-}
-
-function someArgument(dice: Dice): Argument {
-  if (dice.chance(0.7)) return someInteger(dice);
-  if (dice.chance(0.2)) return null;
-  // With six of them in each of eight calls the routine still fits its page.
-  return new Uint8Array(dice.list(0, 48, () => dice.int(0, 255)));
-}
-
-/** What the C program prints where a routine works as its calls say. */
-function expectedLog(errno: number, calls: readonly Call[], results: readonly number[]): string[] {
-  const log = [hex(errno)];
-  let next = 0;
-  for (const { address, arguments: args, repeat } of calls) {
-    const shown = args.map((value) =>
-      value instanceof Uint8Array ? ` [${value.toHex()}]` : ` ${hex(value ?? 0)}`,
-    );
-    let result: number | undefined;
-    do {
-      log.push(hex(address) + shown.join(""));
-      result = results[next++];
-      if (result === undefined) return [...log, "no result left"];
-    } while (repeat === "forever" || (repeat === "while positive" && result > 0));
-  }
-  return [...log, `returned, errno 12345678, beside it ${next > 0 ? "-1 -1" : "0 0"}`];
-}
-
-/** The C program's standard output, its parameters, and what was to be expected. */
-function record(dice: Dice, encoder: Encoder, recorder: readonly string[]) {
-  const pages = new Set<number>();
-  while (pages.size < 10) pages.add(Math.floor(dice.ofBits(dice.pick(ADDRESS_BITS)) / PAGE) * PAGE);
-  const [base = 0, ...functionPages] = pages;
-  const [errno = 0, ...addresses] = functionPages.map((page) => page + dice.int(0, PAGE / 4 - 8) * 4);
-  const calls = addresses.slice(dice.int(0, addresses.length)).map(
-    (address): Call => ({
-      address,
-      arguments: dice.list(0, 6, () => someArgument(dice)),
-      ...(dice.chance(0.5) ? {} : { repeat: dice.chance(0.8) ? "while positive" : "forever" }),
-    }),
-  );
-  const results = dice.list(0, 40, () =>
-    dice.pick([-(2 ** 31), -1, 0, 1, 2 ** 31 - 1, dice.int(1, 2 ** 31 - 1)]),
-  );
-  const page = new Uint8Array(PAGE);
-  const entry = assemble(encoder, errno, calls, { view: new DataView(page.buffer), offset: 0 }, base);
-  const parameters = [
-    hex(base),
-    hex(entry),
-    // An int is the lower half of the register: what is in the upper half means nothing.
-    results.map((int) => hex(dice.pick([0, 2 ** 32 - 1, dice.ofBits(32)])) + hex(int >>> 0, 8)).join(),
-    hex(errno),
-    ...calls.map(({ address, arguments: args }) =>
-      [hex(address), ...args.map((value) => (value instanceof Uint8Array ? value.length : -1))].join(),
-    ),
-  ];
-  const { stdout, stderr, signalCode } = Bun.spawnSync([...recorder, ...parameters], {
-    stdin: page,
-    // What goes astray may never end.
-    timeout: 20_000,
-    maxBuffer: 2 ** 20,
-  });
-  const log = stdout.toString().trimEnd().split("\n");
-  return {
-    log: [...log, `${stderr}`, signalCode],
-    expected: [...expectedLog(errno, calls, results), "", undefined],
-    parameters,
-  };
-}
-
-const architectures = {
-  "x86-64": { encoder: x86_64, count: 300, compiler: "cc", emulator: [], tools: CC },
-  arm64: {
-    encoder: aarch64,
-    count: 60,
-    compiler: "aarch64-linux-gnu-gcc",
-    emulator: ["qemu-aarch64-static"],
-    tools: {
-      "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
-      "qemu-aarch64-static": "qemu-user-static",
-    },
-  },
-};
-
-for (const [architecture, { encoder, count, compiler, emulator, tools }] of Object.entries(architectures)) {
-  const { skip, name } = needs(tools);
-  // The first is this machine's own.
-  test.skipIf(skip || process.arch !== "x64")(
-    name(`${architecture}: a routine makes its calls and keeps what it has to`),
-    async () => {
-      const recorder = [...emulator, compile("recorder", compiler, join(dist, `recorder-${architecture}`))];
-      await cases(count, (dice) => {
-        const { log, expected, parameters } = record(dice, encoder, recorder);
-        expect(log, parameters.join(" ")).toEqual(expected);
-      });
-    },
-  );
-}

@@ -2,17 +2,14 @@
  * The resting state: what is left of the runtime, and that nothing but it, or an end, ever follows a start.
  */
 import { expect, test } from "bun:test";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseMaps, parseStartstack, surplus } from "../ffi/memory.ts";
-import { offsetof } from "../ffi/runtime.ts";
 import { describeEach, expectTerminates, MESSAGE } from "./helpers/expect.ts";
 import { observable, outside, Pod, UNPRIVILEGED } from "./helpers/pod.ts";
-import { childrenOf, must, output, proc, status, until } from "./helpers/process.ts";
-import { dist, hosted, type Program, reference, root } from "./helpers/programs.ts";
+import { childrenOf, output, proc, status, until } from "./helpers/process.ts";
+import { hosted, type Program, reference, root } from "./helpers/programs.ts";
 import { random } from "./helpers/random.ts";
 import { CAUGHT, isAtRest, runtimeIsGone, type Surroundings, untilAtRest } from "./helpers/rest.ts";
-import { CC, needs } from "./helpers/tools.ts";
 
 /** Nothing is left of the start: neither its executable, but for what belongs there, nor its threads and its heap. */
 function expectRuntimeGone(pid: number, program: Program): void {
@@ -180,75 +177,6 @@ describeEach((program) => {
       expect([window, hits[window as Window] >= 5, hits]).toEqual([window, true, hits]);
   });
 });
-
-test("parseMaps reads what the kernel writes", () => {
-  const text = readFileSync("/proc/self/maps", "utf8");
-  const mappings = parseMaps(text) ?? [];
-  expect(mappings.length).toBe(text.trimEnd().split("\n").length);
-  expect(mappings.some(({ name }) => name === "[stack]")).toBe(true);
-  expect(mappings.some(({ name }) => /\/libc[.-]/.test(name))).toBe(true);
-});
-
-test("parseMaps refuses what it does not understand", () => {
-  const line = "1000-2000 r-xp 00000000 fe:00 338944                                     /lib/x.so\n";
-  expect(parseMaps(line)).toEqual([{ start: 0x1000, end: 0x2000, permissions: "r-xp", name: "/lib/x.so" }]);
-  for (const text of [
-    "",
-    "\n",
-    "x\n",
-    "2000-1000 r-xp 00000000 fe:00 1\n",
-    `${line}${line}`,
-    line.slice(0, 20),
-    "1000 2000 r-xp\n",
-  ])
-    expect(parseMaps(text)).toBeUndefined();
-});
-
-test("parseStartstack finds the stack behind any name", () => {
-  const rest = Array.from({ length: 50 }, (_, index) => index + 4).join(" ");
-  expect(parseStartstack(`1 (a) b) (c) S ${rest}`)).toBe(28);
-  for (const text of ["", "1", "1 (x) S 1 2 3", `1 (x) S ${rest.replace("28", "x")}`])
-    expect(parseStartstack(text)).toBeUndefined();
-});
-
-test("surplus is all but what is kept, and holes with it", () => {
-  const range = (start: number, end: number) => ({ start, end });
-  const mappings = [range(1, 5), range(5, 9), range(12, 20), range(30, 40), range(2 ** 40, 2 ** 40 + 1)];
-  expect(surplus(mappings, [range(38, 50), range(0, 6), range(14, 15), range(25, 26)])).toEqual([
-    range(6, 14),
-    range(15, 20),
-    range(30, 38),
-    range(2 ** 40, 2 ** 40 + 1),
-  ]);
-  expect(surplus(mappings, [])).toEqual([range(1, 40), range(2 ** 40, 2 ** 40 + 1)]);
-  expect(surplus(mappings, [range(0, 2 ** 41)])).toEqual([]);
-});
-
-const compilers = {
-  "x86-64": ["cc", CC],
-  arm64: [
-    "aarch64-linux-gnu-gcc",
-    { "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross" },
-  ],
-} as const;
-
-for (const [architecture, [compiler, tools]] of Object.entries(compilers)) {
-  const { skip, name } = needs(tools);
-  test.skipIf(skip)(name(`ucontext_t is laid out as C does on ${architecture}`), () => {
-    // A wrong offset is an error of the compiler.
-    const asserts = Object.entries(offsetof).map(
-      ([field, offset]) =>
-        `_Static_assert(offsetof(ucontext_t, uc_stack.${field}) == ${offset}, "${field}");`,
-    );
-    const source = join(dist, "ucontext.c");
-    const headers = "#include <stddef.h>\n#include <ucontext.h>\n";
-    writeFileSync(
-      source,
-      `${headers}${asserts.join("\n")}\n_Static_assert(sizeof(ucontext_t) <= 8192, "size");\n`,
-    );
-    must(compiler, "-fsyntax-only", source);
-  });
-}
 
 test("init.ts has at most 80 lines that are not empty", () => {
   expect(

@@ -3,7 +3,7 @@
  * to x5 and its number in x8 (syscall(2)). The listing is as objdump prints it.
  */
 import { addressOf, type Code, here, hex, label, local, upperHalf, word } from "./code.ts";
-import type { Address, FunctionEncoder, Value } from "./routine.ts";
+import { type Address, type FunctionEncoder, UnsupportedRoutine, type Value } from "./routine.ts";
 
 /** The number of the system call. */
 const X8 = 8;
@@ -50,6 +50,7 @@ function adr(code: Code, register: number, target: string): void {
 /** Puts words on the stack, which stays aligned to 16 bytes (AAPCS64 6.4.5.1). Returns how many bytes it took. */
 function push(code: Code, words: readonly (number | Address)[]): number {
   const size = (words.length * 8 + 15) & ~15;
+  if (size > 0xfff) throw new UnsupportedRoutine(`${words.length} words are more than one subtraction`);
   word(code, () => `sub sp, sp, ${immediate(size)}`, 0xd10003ff | (size << 10));
   for (const [index, value] of words.entries()) {
     let register = 31; // xzr

@@ -3,7 +3,7 @@
  * The listing is in Intel's syntax, as `objdump -M intel` prints it.
  */
 import { addressOf, bytes, type Code, here, hex, int32, label, local, upperHalf } from "./code.ts";
-import type { Condition, FunctionEncoder, Value } from "./routine.ts";
+import { type Condition, type FunctionEncoder, UnsupportedRoutine, type Value } from "./routine.ts";
 
 const NAMES = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11".split(" ");
 const NAMES_32 = "eax ecx edx ebx esp ebp esi edi r8d r9d r10d r11d".split(" ");
@@ -15,6 +15,9 @@ const R11 = 11;
 const FUNCTION_REGISTERS = [7, 6, 2, 1, 8, 9] as const;
 /** The kernel takes r10 in the place of rcx, which the instruction itself overwrites (psABI A.2.1). */
 const KERNEL_REGISTERS = [7, 6, 2, 10, 8, 9] as const;
+
+/** What an addition of one signed byte can release. */
+const MAX_WORDS = 15;
 
 /** Loads a 64-bit integer, in the shortest of three forms. */
 function mov(code: Code, register: number, value: number): void {
@@ -39,8 +42,10 @@ function lea(code: Code, register: number, target: string): void {
   bytes(code, text, 0x48 + (register >> 3) * 4, 0x8d, 0x05 + (register & 7) * 8, ...int32(distance));
 }
 
-/** Puts words on the stack, the last one first. */
-function push(code: Code, words: readonly (number | { label: string })[]): void {
+/** Puts words on the stack, the last one first. It stays aligned to 16 bytes (3.2.2). Returns how many it took. */
+function push(code: Code, words: readonly (number | { label: string })[]): number {
+  const padding = words.length % 2;
+  if (padding > 0) bytes(code, "push 0x0", 0x6a, 0);
   for (let index = words.length - 1; index >= 0; index--) {
     const value = words[index] ?? 0;
     if (value === 0) bytes(code, "push 0x0", 0x6a, 0);
@@ -50,6 +55,7 @@ function push(code: Code, words: readonly (number | { label: string })[]): void 
       bytes(code, "push rax", 0x50);
     }
   }
+  return words.length + padding;
 }
 
 /** Loads what is passed. Returns how many words it has put on the stack. */
@@ -61,8 +67,7 @@ function load(code: Code, registers: readonly number[], values: readonly Value[]
     if (typeof value === "number") mov(code, register, value);
     else if ("label" in value) lea(code, register, value.label);
     else {
-      push(code, value.words);
-      onStack += value.words.length;
+      onStack += push(code, value.words);
       const text = () => `mov ${NAMES[register]},rsp`;
       bytes(code, text, 0x48 + (register >> 3), 0x89, 0xe0 + (register & 7));
     }
@@ -80,6 +85,7 @@ function call(code: Code, address: number, values: readonly Value[]): void {
 }
 
 function release(code: Code, words: number): void {
+  if (words > MAX_WORDS) throw new UnsupportedRoutine(`${words} words are more than one addition`);
   if (words > 0) bytes(code, () => `add rsp,${hex(words * 8)}`, 0x48, 0x83, 0xc4, words * 8);
 }
 
@@ -133,13 +139,13 @@ export const x86_64: FunctionEncoder = {
     label(code, next);
     bytes(code, "dec rcx", 0x48, 0xff, 0xc9);
     jumpOn(code, "jle", LESS_OR_EQUAL, none);
-    bytes(code, "mov rax,QWORD PTR [rsp+rcx*8+0x8]", 0x48, 0x8b, 0x44, 0xcc, 0x08);
+    bytes(code, "mov rdx,QWORD PTR [rsp+rcx*8+0x8]", 0x48, 0x8b, 0x54, 0xcc, 0x08); // rax has a result
     for (let index = 0; index <= argument.length; index++) {
       // Behind the last character comes the zero byte that ends a string.
       const character = argument.charCodeAt(index) || 0;
-      const text = () => `cmp BYTE PTR [rax${index > 0 ? `+${hex(index)}` : ""}],${hex(character)}`;
-      if (index === 0) bytes(code, text, 0x80, 0x38, character);
-      else bytes(code, text, 0x80, 0x78, index, character);
+      const text = () => `cmp BYTE PTR [rdx${index > 0 ? `+${hex(index)}` : ""}],${hex(character)}`;
+      if (index === 0) bytes(code, text, 0x80, 0x3a, character);
+      else bytes(code, text, 0x80, 0x7a, index, character);
       if (index < argument.length) jumpOn(code, "jne", NOT_EQUAL, next);
       else jumpOn(code, "je", EQUAL, target);
     }

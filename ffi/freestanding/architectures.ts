@@ -5,7 +5,11 @@
  * (arm64, riscv64), arch/powerpc/kernel/syscalls/syscall.tbl, arch/s390/kernel/syscalls/syscall.tbl.
  */
 import { aarch64 } from "../assembler/aarch64.ts";
+import { arm } from "../assembler/arm.ts";
+import { ppc64le } from "../assembler/ppc64le.ts";
+import { riscv64 } from "../assembler/riscv64.ts";
 import type { Encoder } from "../assembler/routine.ts";
+import { s390x } from "../assembler/s390x.ts";
 import { x86_64 } from "../assembler/x86_64.ts";
 
 /** The system calls that a pause makes, by their names in Linux. */
@@ -52,6 +56,8 @@ const GENERIC = {
 } as const;
 const PPOLL = [73, [0, 0, 0, 0, 0], "ppoll"] as const;
 
+const PAUSE = [29, [], "pause"] as const;
+
 const WITH_RESTORER = ["sa_handler", "sa_flags", "sa_restorer", "sa_mask"] as const;
 
 export const architectures: Readonly<Record<string, Architecture>> = {
@@ -76,6 +82,27 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     sigaction: WITH_RESTORER,
     hasRestorer: true, // the kernel kills who has none (arch/x86/kernel/signal_64.c)
   },
+  arm: {
+    encoder: arm,
+    machine: 40,
+    flags: 0x05000000, // EF_ARM_EABI_VER5
+    wordSize: 4,
+    isLittleEndian: true,
+    pageSize: 0x1000,
+    systemCalls: {
+      exit_group: 248,
+      geteuid: 201, // geteuid32: the other one has 16 bits
+      getpid: 20,
+      prctl: 172,
+      rt_sigaction: 174,
+      rt_sigreturn: 173,
+      wait4: 114,
+      write: 4,
+    },
+    pause: PAUSE,
+    sigaction: WITH_RESTORER,
+    hasRestorer: false, // the kernel's own page has it (arch/arm/kernel/signal.c, get_signal_page)
+  },
   arm64: {
     encoder: aarch64,
     machine: 183,
@@ -87,5 +114,59 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     pause: PPOLL,
     sigaction: WITH_RESTORER,
     hasRestorer: false, // the vDSO has it
+  },
+  ppc64le: {
+    encoder: ppc64le,
+    machine: 21,
+    flags: 2, // ELFv2: a handler's address is that of its first instruction
+    wordSize: 8,
+    isLittleEndian: true,
+    pageSize: 0x10000,
+    systemCalls: {
+      exit_group: 234,
+      geteuid: 49,
+      getpid: 20,
+      prctl: 171,
+      rt_sigaction: 173,
+      rt_sigreturn: 172,
+      wait4: 114,
+      write: 4,
+    },
+    pause: PAUSE,
+    sigaction: WITH_RESTORER,
+    hasRestorer: false, // the vDSO has it
+  },
+  riscv64: {
+    encoder: riscv64,
+    machine: 243,
+    flags: 0, // neither compressed instructions nor floating point
+    wordSize: 8,
+    isLittleEndian: true,
+    pageSize: 0x1000,
+    systemCalls: GENERIC,
+    pause: PPOLL,
+    sigaction: ["sa_handler", "sa_flags", "sa_mask"],
+    hasRestorer: false, // the vDSO has it
+  },
+  s390x: {
+    encoder: s390x,
+    machine: 22,
+    flags: 0,
+    wordSize: 8,
+    isLittleEndian: false,
+    pageSize: 0x1000,
+    systemCalls: {
+      exit_group: 248,
+      geteuid: 201,
+      getpid: 20,
+      prctl: 172,
+      rt_sigaction: 174,
+      rt_sigreturn: 173,
+      wait4: 114,
+      write: 4,
+    },
+    pause: PAUSE,
+    sigaction: WITH_RESTORER,
+    hasRestorer: true, // before Linux 5.18 the kernel puts it on the stack (arch/s390/kernel/signal.c)
   },
 };

@@ -79,8 +79,11 @@ __asm__(
 #endif
 unsigned long before[REGISTERS], after[REGISTERS];
 
-static void print_bytes(unsigned long address, unsigned long length) {
-  if (address < base || address + length > base + PAGE || address % 16 != 0) {
+/* Data lies in the page, machine words above the stack pointer at the call. */
+static void print_bytes(unsigned long address, unsigned long length, unsigned long stack) {
+  const int in_page = address >= base && address + length <= base + PAGE && address % 16 == 0;
+  const int on_stack = address >= stack && address + length <= stack + PAGE && address % sizeof(long) == 0;
+  if (!in_page && !on_stack) {
     printf(" no data at %lx", address);
     return;
   }
@@ -98,7 +101,7 @@ unsigned long record(const unsigned long *arguments, int index, unsigned long st
   printf("%lx", called->address);
   for (int i = 0; i < called->arguments; i++) {
     if (called->lengths[i] < 0) printf(" %lx", arguments[i]);
-    else print_bytes(arguments[i], called->lengths[i]);
+    else print_bytes(arguments[i], called->lengths[i], stack);
   }
   putchar('\n');
   if (index == 0) return (unsigned long)&around_errno[1];

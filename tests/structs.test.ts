@@ -1,0 +1,82 @@
+/**
+ * The structs, held against the C compilers' own offsetof: an offset that is wrong is an error of the compiler.
+ */
+import { expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { architectures } from "../ffi/freestanding/architectures.ts";
+import { offsetof, sizeof, structSigaction } from "../ffi/hosted/structs.ts";
+import { SA_NOCLDSTOP } from "../ffi/libc.ts";
+import { architectures as toolsOf } from "./helpers/architectures.ts";
+import { must } from "./helpers/process.ts";
+import { dist } from "./helpers/programs.ts";
+import { needs } from "./helpers/tools.ts";
+
+/** Compiles assertions about a struct. */
+function assert(compiler: string, headers: readonly string[], assertions: readonly string[]): void {
+  const source = join(dist, `structs-${compiler}.c`);
+  const lines = [
+    ...headers.map((header) => `#include <${header}>`),
+    // Where the C library's is a union, it is a macro.
+    ...(headers.includes("asm/signal.h") ? ["#undef sa_handler"] : []),
+    ...assertions.map((assertion) => `_Static_assert(${assertion}, "${assertion}");`),
+  ];
+  writeFileSync(source, `${lines.join("\n")}\n`);
+  must(compiler, "-fsyntax-only", source);
+}
+
+for (const { name: architecture, compiler, tools } of toolsOf) {
+  const { skip, name } = needs(tools.run);
+
+  test.skipIf(skip)(name(`${architecture}: the kernel's struct sigaction`), () => {
+    const { sigaction = [], wordSize = 0, systemCalls = {}, pause = [] } = architectures[architecture] ?? {};
+    const fields = sigaction.map(
+      (field, index) => `offsetof(struct kernel_sigaction, ${field}) == ${index * wordSize}`,
+    );
+    // linux/signal_types.h is not for user space: this is its text, with what asm/signal.h says of SA_RESTORER.
+    const struct =
+      "struct kernel_sigaction { void (*sa_handler)(int); unsigned long sa_flags; " +
+      `${sigaction.includes("sa_restorer") ? "void (*sa_restorer)(void); " : ""}unsigned long sa_mask[8 / sizeof(long)]; }`;
+    assert(
+      compiler,
+      ["stddef.h", "asm/signal.h", "asm/unistd.h"],
+      [
+        `sizeof(${struct}) == ${sigaction.length * wordSize + (8 - wordSize)}`,
+        ...fields,
+        `SA_NOCLDSTOP == ${SA_NOCLDSTOP}`,
+        `SIGINT == 2 && SIGTERM == 15 && SIGCHLD == 17`,
+        ...Object.entries(systemCalls).map(([call, number]) => {
+          const known = architecture === "arm" && call === "geteuid" ? "geteuid32" : call;
+          return `__NR_${known} == ${number}`;
+        }),
+        `__NR_${pause[2]} == ${pause[0]}`,
+      ],
+    );
+    expect(wordSize).toBeGreaterThan(0);
+  });
+
+  if (architecture !== "amd64" && architecture !== "arm64") continue;
+  test.skipIf(skip)(name(`${architecture}: glibc's struct sigaction and ucontext_t`), () => {
+    const fieldsOf = (struct: string, fields: Record<string, number>) =>
+      Object.entries(fields).map(([field, offset]) => `offsetof(${struct}${field}) == ${offset}`);
+    assert(
+      compiler,
+      ["stddef.h", "signal.h", "ucontext.h"],
+      [
+        ...fieldsOf("struct sigaction, ", offsetof.sigaction),
+        ...fieldsOf("ucontext_t, uc_stack.", offsetof.ucontext),
+        `sizeof(struct sigaction) == ${sizeof.sigaction}`,
+        `sizeof(sigset_t) == ${sizeof.sigset_t}`,
+        `sizeof(ucontext_t) <= ${sizeof.ucontext}`,
+      ],
+    );
+  });
+}
+
+test("the fields lie where the layout says", () => {
+  const bytes = structSigaction(0x0102_0304_0506, SA_NOCLDSTOP);
+  const expected = new Uint8Array(sizeof.sigaction);
+  expected.set([6, 5, 4, 3, 2, 1], offsetof.sigaction.sa_handler);
+  expected[offsetof.sigaction.sa_flags] = SA_NOCLDSTOP;
+  expect(bytes).toEqual(expected);
+});
