@@ -69,7 +69,13 @@ const SMALL = [0, 1, 5, 127] as const;
 type Texts = Readonly<Record<string, Uint8Array>>;
 
 /** Steps in random order. Most of their jumps are to where they have not been yet. */
-function someSteps(dice: Dice, { name, bits }: Architecture, part: "handler" | "main", texts: Texts): Step[] {
+function someSteps(
+  dice: Dice,
+  { name, bits }: Architecture,
+  part: "handler" | "main",
+  texts: Texts,
+  args: readonly string[],
+): Step[] {
   const call = (which: Name, ...values: Value[]): Step => ({
     systemCall: NUMBERS[name]?.[NAMES.indexOf(which)] ?? Number.NaN,
     values,
@@ -102,7 +108,11 @@ function someSteps(dice: Dice, { name, bits }: Architecture, part: "handler" | "
     () => ({ jump: somewhere() }),
     () => ({ jump: somewhere(), when: dice.pick<Condition>(["positive", "negative", ...SMALL]) }),
   ];
-  if (part === "main") kinds.push(() => ({ jump: somewhere(), whenArgument: dice.pick(WANTED) }));
+  if (part === "main") {
+    // Its own name, the first argument, is none that is looked at.
+    const look = (): Step => ({ jump: somewhere(), whenArgument: dice.pick([...WANTED, ...args]) });
+    kinds.push(look, look);
+  }
   const steps: Step[] = [call("sched_yield")]; // so that the first jump has a result to depend on
   for (let index = 0; index < count; index++) steps.push({ label: `${part}.${index}` }, dice.pick(kinds)());
   const last: Step = part === "main" ? call("exit_group", dice.int(0, 255)) : { return: true };
@@ -225,7 +235,7 @@ function runProgram(dice: Dice, architecture: Architecture, runner: string): voi
   const args = dice.list(0, 5, () => dice.pick([...WANTED, ...NEAR_MISSES]));
   const some = (part: "handler" | "main", before: readonly Made[]) => {
     for (;;) {
-      const steps = someSteps(dice, architecture, part, texts);
+      const steps = someSteps(dice, architecture, part, texts, args);
       const made = follow(steps, architecture, part === "main" ? args : [], before);
       if (made !== undefined) return { steps, made };
     }
