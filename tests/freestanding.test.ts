@@ -50,7 +50,7 @@ const NUMBERS: Record<string, [load: RegExp, call: RegExp]> = {
   arm: [/^mov[w]?\s+r7, #(\d+)/, /^svc/],
   arm64: [/^mov\s+x8, #0x([0-9a-f]+)/, /^svc/],
   ppc64le: [/^li +r0,(\d+)$/, /^sc/],
-  riscv64: [/^(?:li +a7,|addi +a7,zero,)(\d+)/, /^ecall/],
+  riscv64: [/^addi\s+a7,zero,(\d+)$/, /^ecall/],
   s390x: [/^lghi\s+%r1,(\d+)$/, /^svc/],
 };
 
@@ -66,7 +66,7 @@ for (const { name: architecture, objdump, tools } of architectures) {
       ([, address, bytes, code]) => ({
         address: address ?? "",
         bytes: (bytes ?? "").replaceAll(" ", ""),
-        code: (code ?? "").replace(/\s+(#|\/\/|<|@).*$/, "").trim(),
+        code: (code ?? "").replace(/\s+(# |\/\/|<|@ ).*$/, "").trim(),
       }),
     );
   };
@@ -216,8 +216,8 @@ const SIGNALS: Record<number, string> = { 2: "SIGINT", 15: "SIGTERM", 17: "SIGCH
 const strace = needs({ strace: "strace" });
 
 /** Which of its calls of rt_sigaction a program makes for this signal. */
-async function callFor(signo: number, command: readonly string[]): Promise<number> {
-  const file = join(folder, "sigaction.strace");
+async function callFor(program: Program, signo: number, command: readonly string[]): Promise<number> {
+  const file = join(folder, `${program.name}.strace`);
   rmSync(file, { force: true });
   await using tracer = Bun.spawn(
     ["strace", "-f", "-qq", "-o", file, "-e", "trace=rt_sigaction,pause,execve", ...command],
@@ -242,7 +242,7 @@ async function outcome(program: Program, { args, isPid1, refused, end }: Path) {
   if ("restWith" in end) {
     if (isPid1) {
       await using pod = await Pod.atRest(program);
-      return pod.end("SIGTERM");
+      return await pod.end("SIGTERM");
     }
     await using child = outside(command);
     await untilAtRest(child, program);
@@ -257,7 +257,7 @@ async function outcome(program: Program, { args, isPid1, refused, end }: Path) {
     const { stdout, ...rest } = output(inside);
     return { ...rest, stdout: version(stdout) };
   }
-  const when = await callFor(refused, inside);
+  const when = await callFor(program, refused, inside);
   const inject = ["-e", "trace=rt_sigaction", "-e", `inject=rt_sigaction:error=EINVAL:when=${when}`];
   return output(["strace", "-f", "-qq", "-o", "/dev/null", ...inject, ...inside]);
 }
@@ -395,7 +395,7 @@ const gdb = needs({ gdb: "gdb" });
 test.skipIf(gdb.skip)(gdb.name("gdb stops in a handler and finds the way back to main"), () => {
   const commands = [
     "set confirm off",
-    "catch syscall pause",
+    "tcatch syscall pause",
     "run",
     "break sigreap",
     "signal SIGCHLD",

@@ -167,6 +167,8 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     },
     pause: PAUSE,
     sigaction: WITH_RESTORER,
-    hasRestorer: true, // before Linux 5.18 the kernel puts it on the stack (arch/s390/kernel/signal.c)
+    // The vDSO has it, or an svc on the stack, which the kernel knows although it cannot run there. One of ours would
+    // have to make another call, sigreturn, because a handler without SA_SIGINFO gets the old frame.
+    hasRestorer: false,
   },
 };
