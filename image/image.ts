@@ -56,7 +56,7 @@ const rootFilesystems: Record<Kind, (folder: string, work: string) => RootFilesy
       const libc = packages[architecture];
       process.stdout.write(`${architecture}: libc6 ${libc.version}\n`);
       mkdirSync(rootfs, { recursive: true });
-      const options = ["--target", hosted[architecture].target, "--outfile", join(rootfs, "pause")];
+      const options = [`--target=${hosted[architecture].target}`, "--outfile", join(rootfs, "pause")];
       run(["npm", "run", "-s", "build:hosted", "--", ...options]);
       chmodSync(join(rootfs, "pause"), 0o755);
       const libraries = glibcOf(architecture);

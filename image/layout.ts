@@ -42,7 +42,9 @@ export async function recompress(layout: string, compression: keyof typeof compr
   const index: { manifests: Descriptor[] } = parse(readFileSync(blobOf(top.manifests[0].digest)));
   await Promise.all(
     index.manifests.map(async (entry) => {
-      const manifest: { config: Descriptor; layers: Descriptor[] } = parse(readFileSync(blobOf(entry.digest)));
+      const manifest: { config: Descriptor; layers: Descriptor[] } = parse(
+        readFileSync(blobOf(entry.digest)),
+      );
       used.add(basename(blobOf(manifest.config.digest)));
       for (const layer of manifest.layers) {
         const tar = Bun.gunzipSync(readFileSync(blobOf(layer.digest)));

@@ -5,8 +5,8 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fail, need, run } from "./tools.ts";
 
-const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const DEBIAN = "http://deb.debian.org";
+export const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
+export const DEBIAN = "http://deb.debian.org";
 
 /** Debian 12's own sources, for machines that have none. */
 const SOURCES = ["debian bookworm", "debian bookworm-updates", "debian-security bookworm-security"]

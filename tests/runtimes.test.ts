@@ -2,20 +2,12 @@
  * The image in the real runtimes: crun, runc, podman, and containerd by its Container Runtime Interface.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import {
-  copyFileSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { credentials, loadPackageDefinition } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { version } from "../package.json" with { type: "json" };
+import { Workshop } from "./helpers/workshop.ts";
 import {
   buildImage,
   CC,
@@ -53,57 +45,6 @@ const readJson = (path: string) => JSON.parse(readFileSync(path, "utf8"));
 
 const orphans = (count: number) =>
   `i=0; while [ $i -lt ${count} ]; do (busybox sleep 0.1 &) >/dev/null 2>&1; i=$((i+1)); done`;
-
-/** A mount namespace in which no empty cgroup2 hides the version that the runtimes can use. */
-class Workshop {
-  readonly folder = mkdtempSync(join(tmpdir(), "pause-runtimes-"));
-  readonly #holder = Bun.spawn(
-    [
-      "unshare",
-      "--mount",
-      "sh",
-      "-c",
-      "umount /sys/fs/cgroup/unified 2>/dev/null; echo ready; exec sleep infinity",
-    ],
-    { stdio: ["ignore", "pipe", "ignore"] },
-  );
-
-  async ready(): Promise<void> {
-    await this.#holder.stdout.getReader().read();
-  }
-
-  /** The command line that runs a command there. */
-  inside(...command: readonly string[]): string[] {
-    return ["nsenter", `--mount=/proc/${this.#holder.pid}/ns/mnt`, "--", ...command];
-  }
-
-  /** Runs a command there; it has to succeed. */
-  must(...command: readonly string[]): string {
-    return must(...this.inside(...command));
-  }
-
-  /** The options of podman and buildah for a store of images and containers. */
-  store(name: string): string[] {
-    const folder = join(this.folder, name);
-    return ["--root", `${folder}-root`, "--runroot", `${folder}-run`, "--storage-driver", "vfs"];
-  }
-
-  /** A root file system with busybox only, for the containers beside the pause container. */
-  application(): string {
-    const folder = join(this.folder, "application");
-    mkdirSync(join(folder, "bin"), { recursive: true });
-    copyFileSync("/bin/busybox", join(folder, "bin/busybox"));
-    must("chmod", "755", join(folder, "bin/busybox"));
-    symlinkSync("busybox", join(folder, "bin/sh"));
-    writeFileSync(join(folder, "Containerfile"), "FROM scratch\nCOPY bin /bin\nENV PATH=/bin\n");
-    return folder;
-  }
-
-  [Symbol.dispose](): void {
-    this.#holder.kill("SIGKILL");
-    rmSync(this.folder, { recursive: true, force: true });
-  }
-}
 
 /** PID 1 of a process's PID namespace is at rest in ours. */
 async function expectAtRest(pid: number): Promise<void> {
