@@ -2,7 +2,7 @@
  * The images under test, of `npm run image`.
  */
 import { join } from "node:path";
-import { version } from "../../package.json" with { type: "json" };
+import { images as contents, type Kind } from "../../image/contents.ts";
 import { must } from "./process.ts";
 import { dist, freestanding, hosted, type Program, root } from "./programs.ts";
 
@@ -14,14 +14,10 @@ export interface Image {
   readonly name: string;
 }
 
-export const images: readonly Image[] = [
-  { program: hosted, archive: join(dist, "pause.oci.tar"), name: `localhost/pause:${version}` },
-  {
-    program: freestanding,
-    archive: join(dist, "pause-freestanding.oci.tar"),
-    name: `localhost/pause:${version}-freestanding`,
-  },
-];
+export const images: readonly Image[] = [hosted, freestanding].map((program) => {
+  const { archive, reference } = contents[program.name as Kind];
+  return { program, archive: join(dist, archive), name: reference };
+});
 
 /** Builds them, once in a run of the tests: each of their files has its own modules, but the global object is one. */
 export function buildImages(): void {
