@@ -102,9 +102,21 @@ export const unpacked = (suite: Suite, name: string): string =>
  */
 export const rootFileSystem = (suite: Suite, packages: readonly string[]): string =>
   once(`${suite}-${Bun.hash(packages.join()).toString(36)}`, (path) => {
-    must(
-      ...["mmdebstrap", "--quiet", "--variant=extract", "--format=directory"],
-      `--include=${["base-files", ...packages].join()}`,
-      ...[suite, path, source(suite)],
+    // How this machine reaches its mirror: by a proxy, or one that stands still and is past its date.
+    const reach = `${path}.conf`;
+    writeFileSync(
+      reach,
+      must("apt-config", "dump")
+        .match(/^Acquire::.*$/gm)
+        ?.join("\n") ?? "",
     );
+    try {
+      must(
+        ...["mmdebstrap", "--quiet", "--variant=extract", "--format=directory", `--aptopt=${reach}`],
+        `--include=${["base-files", ...packages].join()}`,
+        ...[suite, path, source(suite)],
+      );
+    } finally {
+      rmSync(reach);
+    }
   });
