@@ -45,6 +45,8 @@ const how =
  */
 const ENTER = `set -e
 mkdir -p "$0/mnt" "$0/srv" "$0/media"
+: >>"$0/etc/hosts"
+: >>"$0/etc/resolv.conf"
 mount --bind "$0" "$0"
 for folder in proc sys dev; do mount --rbind /$folder "$0/$folder"; done
 umount "$0/sys/fs/cgroup/unified" 2>/dev/null || true
