@@ -1,0 +1,122 @@
+/**
+ * Packages of later Debians than this one, from the mirror that this machine's apt uses. Debian's signatures are
+ * verified. What was fetched stays in dist/debian: delete that to get newer ones.
+ */
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { userInfo } from "node:os";
+import { join } from "node:path";
+import { must, output } from "./process.ts";
+import { dist } from "./programs.ts";
+import { missing } from "./tools.ts";
+
+export type Suite = "trixie" | "sid";
+
+const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const folder = join(dist, "debian");
+
+/** What apt calls the folder that has dists/; its own sources are one-line, deb822 or both, so apt is asked. */
+function mirror(): string | undefined {
+  const release = /^VERSION_CODENAME=(\S+)$/m.exec(output(["cat", "/etc/os-release"]).stdout)?.[1];
+  const uris = output(["apt-get", "--print-uris", "update"]).stdout;
+  return new RegExp(`^'(\\S+/)dists/${release}/InRelease'`, "m").exec(uris)?.[1];
+}
+
+/** Why there is nothing to be had from a later Debian: "" if there is. In CI there has to be. */
+export function missingDebian(tools: Record<string, string>): string {
+  const how = missing({
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+    [KEYRING]: "debian-archive-keyring",
+    ...tools,
+  });
+  if (how !== "" || (existsSync("/etc/debian_version") && mirror() !== undefined)) return how;
+  if (process.env.CI) throw new Error("missing in CI: a mirror of Debian in apt's sources");
+  return "run the tests on Debian";
+}
+
+const source = (suite: Suite) => `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main`;
+
+/** Makes dist/debian/NAME once. One that was interrupted is not there. */
+function once(name: string, make: (path: string) => void): string {
+  const path = join(folder, name);
+  if (existsSync(path)) return path;
+  mkdirSync(folder, { recursive: true });
+  const unfinished = mkdtempSync(join(folder, "unfinished-"));
+  try {
+    make(unfinished);
+    must("chmod", "755", unfinished);
+    renameSync(unfinished, path);
+  } finally {
+    rmSync(unfinished, { recursive: true, force: true });
+  }
+  return path;
+}
+
+/** A folder with what is in this package, and without what it depends on; any user can do this. */
+export const unpacked = (suite: Suite, name: string): string =>
+  once(`${name}-${suite}`, (path) => {
+    // Lists and downloads of its own, so that the machine's stay as they are.
+    const apt = mkdtempSync(join(folder, "unfinished-apt-"));
+    try {
+      for (const needed of ["lists/partial", "cache/archives/partial"])
+        mkdirSync(join(apt, needed), { recursive: true });
+      writeFileSync(join(apt, "sources.list"), `${source(suite)}\n`);
+      const options = {
+        "Dir::State::lists": join(apt, "lists"),
+        "Dir::Cache": join(apt, "cache"),
+        "Dir::Etc::sourcelist": join(apt, "sources.list"),
+        "Dir::Etc::sourceparts": "-",
+        "Acquire::Languages": "none",
+        "APT::Sandbox::User": userInfo().username,
+      };
+      const aptGet = [
+        "apt-get",
+        "-qq",
+        ...Object.entries(options).flatMap(([key, value]) => ["-o", `${key}=${value}`]),
+      ];
+      must(...aptGet, "update");
+      const download = output([...aptGet, "download", name], { cwd: apt });
+      const deb = readdirSync(apt).find((file) => file.endsWith(".deb"));
+      if (deb === undefined) throw new Error(`apt-get download ${name}: ${download.stderr}`);
+      must("dpkg-deb", "--extract", join(apt, deb), path);
+      // As in a whole root file system of these.
+      for (const merged of readdirSync(join(path, "usr")).filter((entry) => entry.startsWith("lib")))
+        symlinkSync(`usr/${merged}`, join(path, merged));
+    } finally {
+      rmSync(apt, { recursive: true, force: true });
+    }
+  });
+
+/**
+ * A root file system with these packages and what they depend on; only root can make it. The packages are unpacked and
+ * not configured: that takes a fraction of the time, and who runs a program without a service needs no more.
+ */
+export const rootFileSystem = (suite: Suite, packages: readonly string[]): string =>
+  once(`${suite}-${Bun.hash(packages.join()).toString(36)}`, (path) => {
+    // How this machine reaches its mirror: by a proxy, or one that stands still and is past its date.
+    const reach = `${path}.conf`;
+    writeFileSync(
+      reach,
+      must("apt-config", "dump")
+        .match(/^Acquire::.*$/gm)
+        ?.join("\n") ?? "",
+    );
+    try {
+      must(
+        ...["mmdebstrap", "--quiet", "--variant=extract", "--format=directory", `--aptopt=${reach}`],
+        `--include=${["base-files", ...packages].join()}`,
+        ...[suite, path, source(suite)],
+      );
+    } finally {
+      rmSync(reach);
+    }
+  });
