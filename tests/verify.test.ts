@@ -55,11 +55,17 @@ test.skipIf(busybox.skip)(busybox.name("of /pause it says that it is ours and re
   expect(exitCode).toBe(0);
 });
 
-test.skipIf(busybox.skip)(busybox.name("of another PID 1 it says what is wrong"), async () => {
-  const { stdout, exitCode } = await examine(["sleep", "infinity"]);
-  expect(stdout).toContain("FAIL  PID 1 is not ours, but sleep infinity (");
-  expect(stdout).toContain("but catches 0000000000000000.");
-  expect(stdout).toMatch(/Of 300 orphans 300 became its children. After they died at once 30. zombies are left./);
-  expect(stdout.match(/^FAIL {2}/gm)?.length).toBe(5);
-  expect(exitCode).toBe(1);
-}, 120_000);
+test.skipIf(busybox.skip)(
+  busybox.name("of another PID 1 it says what is wrong"),
+  async () => {
+    const { stdout, exitCode } = await examine(["sleep", "infinity"]);
+    expect(stdout).toContain("FAIL  PID 1 is not ours, but sleep infinity (");
+    expect(stdout).toContain("but catches 0000000000000000.");
+    expect(stdout).toMatch(
+      /Of 300 orphans 300 became its children. After they died at once 30. zombies are left./,
+    );
+    expect(stdout.match(/^FAIL {2}/gm)?.length).toBe(5);
+    expect(exitCode).toBe(1);
+  },
+  120_000,
+);
