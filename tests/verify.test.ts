@@ -6,7 +6,10 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
-import { needs, output, Pod, pause, root } from "./host.ts";
+import { Pod } from "./helpers/pod.ts";
+import { output } from "./helpers/process.ts";
+import { root } from "./helpers/programs.ts";
+import { needs } from "./helpers/tools.ts";
 
 const verify = join(root, "examples/verify");
 
