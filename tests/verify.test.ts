@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
 import { Pod } from "./helpers/pod.ts";
 import { output } from "./helpers/process.ts";
-import { root } from "./helpers/programs.ts";
+import { hosted, root } from "./helpers/programs.ts";
 import { needs } from "./helpers/tools.ts";
 
 const verify = join(root, "examples/verify");
@@ -51,7 +51,7 @@ async function examine(command: readonly string[]) {
 }
 
 test.skipIf(busybox.skip)(busybox.name("of /pause it says that it is ours and reaps"), async () => {
-  const { stdout, exitCode } = await examine([pause]);
+  const { stdout, exitCode } = await examine([hosted.executable]);
   expect(stdout).toContain(`ok    PID 1 is ours: init.ts ${version}, the hosted build (`);
   expect(stdout.match(/^ok {4}/gm)?.length).toBe(5);
   expect(stdout).not.toContain("FAIL");
