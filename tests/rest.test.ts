@@ -35,7 +35,8 @@ describeEach((program) => {
       stdio: ["ignore", "ignore", "pipe"],
     });
     await until("a child", () => childrenOf(terminal.pid).length === 1, terminal);
-    const [pid = 0] = childrenOf(terminal.pid);
+    const [pid] = childrenOf(terminal.pid);
+    if (pid === undefined) throw new Error("nothing on the terminal");
     await untilAtRest({ pid }, program);
     expectRuntimeGone(pid, program);
     process.kill(pid, "SIGTERM");
