@@ -112,7 +112,8 @@ async function callsOfALife({ name, executable }: Program): Promise<{ all: strin
       : [];
   const loop = () => all().findIndex((name) => name === "pause" || name === "ppoll");
   await until("pause", () => loop() > 0, tracer);
-  const [pid = 0] = childrenOf(tracer.pid);
+  const [pid] = childrenOf(tracer.pid);
+  if (pid === undefined) throw new Error("nothing is traced");
   process.kill(pid, "SIGCHLD");
   await until("the handler's end", () => all().lastIndexOf("rt_sigreturn") > loop(), { pid });
   process.kill(pid, "SIGTERM");

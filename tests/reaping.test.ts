@@ -17,7 +17,9 @@ describeEach((program) => {
       const orphans = compile("orphans");
       await using pod = await Pod.atRest(program);
       // From inside it cannot hit anyone else, and it ends with the pod.
-      const storm = Bun.spawn(pod.inside("sh", "-c", "while kill -CHLD 1; do :; done"), { stderr: "ignore" });
+      const forever = ["sh", "-c", "while kill -CHLD 1; do :; done"];
+      // The shell is nsenter's child, and goes with it.
+      const storm = Bun.spawn(pod.inside("setpriv", "--pdeathsig", "KILL", ...forever), { stderr: "ignore" });
       const makers = Bun.spawn(pod.inside(orphans, String(MAKERS), String(EACH)));
       expect(await makers.exited).toBe(0);
       await until(

@@ -140,6 +140,8 @@ describeEach((program) => {
       process.kill(orphan, "SIGCONT");
       await until("continued", () => !status(orphan, "State").startsWith("T"), { pid: orphan });
     }
+    // On a busy machine it may not have run yet.
+    await untilAtRest(pod, program);
     expect(switches(pod.pid)).toBe(before);
     // That it would show: the orphan's death does wake it.
     process.kill(orphan, "SIGKILL");
