@@ -5,9 +5,10 @@ import { expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { describeEach } from "./helpers/expect.ts";
+import { describeEach, MESSAGE } from "./helpers/expect.ts";
 import { childrenOf, output, until } from "./helpers/process.ts";
 import { dist, freestanding, hosted, type Program, root } from "./helpers/programs.ts";
+import { isAtRest, runtimeIsGone } from "./helpers/rest.ts";
 import { needs } from "./helpers/tools.ts";
 
 const strace = needs({ strace: "strace" });
@@ -70,10 +71,28 @@ test.skipIf(strace.skip)(
     expect(when).toBeGreaterThan(0);
     expect(injected(hosted, "mprotect", when)).toMatchObject({
       stdout: "",
-      stderr:
-        "Warning: pause should be the first process\nError: no executable memory for the signal handlers\n",
+      stderr: "Error: no executable memory for the signal handlers\n",
       exitCode: 1,
     });
+  },
+);
+
+test.skipIf(strace.skip)(
+  strace.name("where the runtime cannot be given back it stays, and all else is as ever"),
+  async () => {
+    const trace = await calls(hosted, "mprotect");
+    const when = 1 + trace.findIndex((line) => line.includes("65536, PROT_READ|PROT_EXEC"));
+    expect(when).toBeGreaterThan(0);
+    const inject = ["-e", "trace=mprotect", "-e", `inject=mprotect:error=EINVAL:when=${when}`];
+    await using tracer = Bun.spawn(["strace", "-qq", "-o", "/dev/null", ...inject, hosted.executable], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    const pid = () => childrenOf(tracer.pid)[0] ?? 0;
+    await until("rest", () => isAtRest(pid(), hosted, { runtime: "may stay" }), tracer);
+    expect(runtimeIsGone(pid(), hosted)).toBe(false);
+    process.kill(pid(), "SIGTERM");
+    expect(await tracer.exited).toBe(0);
+    expect(await new Response(tracer.stderr).text()).toEndWith(MESSAGE);
   },
 );
 

@@ -7,9 +7,10 @@ import { join } from "node:path";
 import { describeEach, expectTerminates, MESSAGE } from "./helpers/expect.ts";
 import { observable, outside, Pod, UNPRIVILEGED } from "./helpers/pod.ts";
 import { childrenOf, output, proc, status, until } from "./helpers/process.ts";
-import { hosted, type Program, reference, root } from "./helpers/programs.ts";
+import { freestanding, hosted, type Program, reference, root } from "./helpers/programs.ts";
 import { random } from "./helpers/random.ts";
 import { CAUGHT, isAtRest, runtimeIsGone, type Surroundings, untilAtRest } from "./helpers/rest.ts";
+import { needs } from "./helpers/tools.ts";
 
 /** Nothing is left of the start: neither its executable, but for what belongs there, nor its threads and its heap. */
 function expectRuntimeGone(pid: number, program: Program): void {
@@ -172,12 +173,34 @@ describeEach((program) => {
       await Promise.all(SIGNALS.map((signal) => one(signal, next() * longest)));
     for (const signal of SIGNALS)
       for (const ending of endings[signal] ?? []) expect(["0", signal]).toContain(ending);
-    // From the last sigaction to pause there is only one instruction or two where no runtime has to go.
-    const windows = program === hosted ? Object.keys(hits) : ["before the handlers", "at rest"];
+    // The others are at rest before they can be looked at: the next test makes their windows wide.
+    const windows = program === hosted ? Object.keys(hits) : ["at rest"];
     for (const window of windows)
       expect([window, hits[window as Window] >= 5, hits]).toEqual([window, true, hits]);
   });
 });
+
+const strace = needs({ strace: "strace" });
+
+/** What is caught in the windows between the calls of sigaction, and how a SIGTERM then ends it. */
+const betweenHandlers = { "0000000000000002": "SIGTERM", "0000000000004002": 0 } as const;
+
+for (const program of [freestanding, reference])
+  for (const [caught, ending] of Object.entries(betweenHandlers))
+    test.skipIf(strace.skip)(
+      strace.name(`${program.name}: SIGTERM when SigCgt is ${caught} ends it with ${ending}`),
+      async () => {
+        const delay = ["-e", "trace=rt_sigaction", "-e", "inject=rt_sigaction:delay_exit=300000"];
+        await using tracer = Bun.spawn(["strace", "-qq", "-o", "/dev/null", ...delay, program.executable], {
+          stdio: ["ignore", "ignore", "ignore"],
+        });
+        const pid = () => childrenOf(tracer.pid)[0] ?? 0;
+        await until("the window", () => status(pid(), "SigCgt") === caught, tracer);
+        process.kill(pid(), "SIGTERM");
+        await tracer.exited;
+        expect(tracer.signalCode ?? tracer.exitCode).toBe(ending);
+      },
+    );
 
 test("init.ts has at most 80 lines that are not empty", () => {
   expect(

@@ -5,8 +5,10 @@
 import { addressOf, bytes, type Code, here, hex, int32, label, local, upperHalf } from "./code.ts";
 import { type Condition, type FunctionEncoder, UnsupportedRoutine, type Value } from "./routine.ts";
 
-const NAMES = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11".split(" ");
-const NAMES_32 = "eax ecx edx ebx esp ebp esi edi r8d r9d r10d r11d".split(" ");
+/** Names are for listings: a start has no time and no memory for arrays of them. */
+const nameOf = (register: number) => "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11".split(" ")[register];
+const nameOf32 = (register: number) =>
+  "eax ecx edx ebx esp ebp esi edi r8d r9d r10d r11d".split(" ")[register];
 
 const RAX = 0;
 /** Scratch: no argument, and free at a call (psABI 3.2.1). */
@@ -26,19 +28,19 @@ function mov(code: Code, register: number, value: number): void {
   if (value >= 0 && value < 2 ** 32) {
     const opcode = extended ? [0x41, 0xb8 + low] : [0xb8 + low];
     // It clears the upper half.
-    bytes(code, () => `mov ${NAMES_32[register]},${hex(value)}`, ...opcode, ...int32(value));
+    bytes(code, () => `mov ${nameOf32(register)},${hex(value)}`, ...opcode, ...int32(value));
   } else if (value < 0 && value >= -(2 ** 31)) {
-    const text = () => `mov ${NAMES[register]},${hex(value)}`;
+    const text = () => `mov ${nameOf(register)},${hex(value)}`;
     bytes(code, text, 0x48 + extended, 0xc7, 0xc0 + low, ...int32(value));
   } else {
-    const text = () => `movabs ${NAMES[register]},${hex(value)}`;
+    const text = () => `movabs ${nameOf(register)},${hex(value)}`;
     bytes(code, text, 0x48 + extended, 0xb8 + low, ...int32(value), ...int32(upperHalf(value)));
   }
 }
 
 function lea(code: Code, register: number, target: string): void {
   const distance = addressOf(code, target) - here(code) - 7; // counted from its own end
-  const text = () => `lea ${NAMES[register]},[rip+${hex(distance)}]`;
+  const text = () => `lea ${nameOf(register)},[rip+${hex(distance)}]`;
   bytes(code, text, 0x48 + (register >> 3) * 4, 0x8d, 0x05 + (register & 7) * 8, ...int32(distance));
 }
 
@@ -68,7 +70,7 @@ function load(code: Code, registers: readonly number[], values: readonly Value[]
     else if ("label" in value) lea(code, register, value.label);
     else {
       onStack += push(code, value.words);
-      const text = () => `mov ${NAMES[register]},rsp`;
+      const text = () => `mov ${nameOf(register)},rsp`;
       bytes(code, text, 0x48 + (register >> 3), 0x89, 0xe0 + (register & 7));
     }
   }

@@ -86,6 +86,8 @@ export function openLibc() {
       pause: {},
       prctl: {},
       waitpid: {},
+      // A variable of the loader.
+      __libc_stack_end: {},
     }).symbols;
   } catch (error) {
     // Among others: another libc, or BUN_JSC_useJIT=0, without which bun:ffi cannot call anything.

@@ -111,12 +111,7 @@ export function surplus(maps: readonly Mapping[], needs: Needs): Surplus {
  */
 export function outside(mappings: readonly Range[], kept: readonly Range[]): Range[] {
   const found: Range[] = [];
-  const ordered: Range[] = [];
-  for (const range of kept) {
-    let at = ordered.length;
-    while (at > 0 && range.start < (ordered[at - 1]?.start ?? 0)) at--;
-    ordered.splice(at, 0, range);
-  }
+  const ordered = inOrder(kept);
   let next = 0;
   let run: { start: number; end: number } | undefined;
   for (const mapping of mappings) {
@@ -141,4 +136,19 @@ export function outside(mappings: readonly Range[], kept: readonly Range[]): Ran
     }
   }
   return found;
+}
+
+/** Ranges in order of their addresses. */
+function inOrder(ranges: readonly Range[]): readonly Range[] {
+  const ordered: Range[] = [];
+  for (const range of ranges) {
+    ordered.push(range);
+    for (let at = ordered.length - 1; at > 0; at--) {
+      const before = ordered[at - 1];
+      if (before === undefined || before.start <= range.start) break;
+      ordered[at] = before;
+      ordered[at - 1] = range;
+    }
+  }
+  return ordered;
 }

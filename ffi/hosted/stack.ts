@@ -10,13 +10,11 @@
  */
 import { type Pointer, read } from "bun:ffi";
 import { ascii } from "../libc.ts";
-import { type LibcFunctions, variable } from "./libc.ts";
+import { addressOf, type LibcFunctions } from "./libc.ts";
 
-/** The address of argc; undefined if the loader does not say. /proc/self/stat would too, but gVisor's does not. */
-export function startOfStack(): number | undefined {
-  const address = variable("__libc_stack_end");
-  return address === undefined ? undefined : read.ptr(address as Pointer, 0);
-}
+/** The address of argc, which the loader knows. /proc/self/stat has it too, but not in gVisor. */
+export const startOfStack = (libc: LibcFunctions): number =>
+  read.ptr(addressOf(libc.__libc_stack_end) as Pointer, 0);
 
 /**
  * Whether this is among the program's arguments, besides its name.

@@ -47,10 +47,10 @@ export function start(main: Main, handlers: Readonly<Record<string, Handler>>): 
     const scratch = mapPage(libc, SIZEOF_SCRATCH);
     const page = mapPage(libc, libc.getpagesize());
     const routines = writeRoutines(libc, handlers, mask, page, scratch);
-    const stack = startOfStack();
+    const stack = startOfStack(libc);
     const write = (fd: number, text: string) => Number(libc.write(fd, ascii(text), text.length));
     status = main({
-      argv: { includes: (argument) => stack !== undefined && hasArgument(libc, stack, argument) },
+      argv: { includes: (argument) => hasArgument(libc, stack, argument) },
       stderr,
       fprintf: write,
       getpid: libc.getpid,
@@ -90,7 +90,7 @@ function addressOfHandler(
  * (makecontext(3)). The runtime stays mapped, and the loop runs just the same, if the memory map is not understood, or
  * if there is another thread or another handler, which would be left without its code.
  */
-function leave(libc: LibcFunctions, routines: Routines, scratch: Page, stack: number | undefined): never {
+function leave(libc: LibcFunctions, routines: Routines, scratch: Page, stack: number): never {
   // Before any other is opened: there may be room for no more.
   for (const fd of descriptorsOfBun(libc)) libc.close(fd);
   if (prepareToLeave(libc, routines, scratch, stack)) {
@@ -121,14 +121,9 @@ const UNKNOWN = -1;
  *
  * @returns whether that can be done. If not, for whatever reason, the runtime stays.
  */
-function prepareToLeave(
-  libc: LibcFunctions,
-  routines: Routines,
-  scratch: Page,
-  stack: number | undefined,
-): boolean {
+function prepareToLeave(libc: LibcFunctions, routines: Routines, scratch: Page, stack: number): boolean {
   const maps = parseMaps(readProc(libc, "/proc/self/maps"));
-  if (maps === undefined || stack === undefined || hasHandlerOutside(libc, routines.page)) return false;
+  if (maps === undefined || hasHandlerOutside(libc, routines.page)) return false;
   const pageSize = libc.getpagesize();
   const object = libcAmong(maps, addressOf(libc.pause), pageSize);
   const stackMapping = mappingOf(maps, stack);
