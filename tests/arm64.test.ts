@@ -24,7 +24,7 @@ describe.skipIf(how !== "")(`arm64${how && ` (skipped: ${how})`}`, () => {
       root,
       "run",
       "-s",
-      "build",
+      "build:hosted",
       "--",
       "--target=bun-linux-arm64",
       "--outfile",
