@@ -41,10 +41,13 @@ const commands = (heading: string, kind: Kind) => {
 describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
   const workshop = new Workshop();
   const daemons: Bun.Subprocess[] = [];
-  const start = (log: string, ...command: readonly string[]) =>
-    daemons.push(
-      Bun.spawn(workshop.inside(...command), { stdio: ["ignore", "ignore", Bun.file(join(dist, log))] }),
-    );
+  /** Starts a daemon; what it writes goes into a new file: an older one would have an older port. */
+  const start = (log: string, ...command: readonly string[]) => {
+    const file = join(workshop.folder, log);
+    writeFileSync(file, "");
+    daemons.push(Bun.spawn(workshop.inside(...command), { stdio: ["ignore", "ignore", Bun.file(file)] }));
+    return () => readFileSync(file, "utf8");
+  };
   let registry = "";
   const variables: string[] = [];
   /** Runs a script where the registry's name is known, and everything is as on a machine of its own. */
@@ -61,10 +64,12 @@ describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
     };
     const storage = `{ filesystem: { rootdirectory: ${folder}/registry } }`;
     const yaml = file("registry.yml", "version: 0.1", `storage: ${storage}`, "http: { addr: 127.0.0.1:0 }");
-    start("registry.log", "docker-registry", "serve", yaml);
-    const log = () => readFileSync(join(dist, "registry.log"), "utf8");
-    await until("the registry listens", () => /listening on 127\.0\.0\.1:\d+/.test(log()));
-    registry = /listening on ([\d.:]+)/.exec(log())?.[1] ?? "";
+    const log = start("registry.log", "docker-registry", "serve", yaml);
+    await until("the registry listens", () => {
+      registry = /listening on (127\.0\.0\.1:\d+)"/.exec(log())?.[1] ?? "";
+      return registry !== "" || daemons[0]?.exitCode !== null;
+    });
+    if (registry === "") throw new Error(log());
 
     // The registry has no TLS, which skopeo and podman have to be told.
     mkdirSync(join(folder, "registries.conf.d"));
@@ -75,7 +80,7 @@ describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
     const grpc = ["[grpc]", `address = "${socket}"`];
     const cri = 'disabled_plugins = ["io.containerd.grpc.v1.cri"]';
     const toml = file("containerd.toml", "version = 2", ...paths, cri, ...grpc);
-    start("containerd-registry.log", "containerd", "--config", toml);
+    start("containerd.log", "containerd", "--config", toml);
     const containers = ['default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]'];
     const engine = ['cgroup_manager = "cgroupfs"', 'runtime = "crun"', 'events_logger = "file"'];
     const conf = file("containers.conf", "[containers]", ...containers, "[engine]", ...engine);
