@@ -121,4 +121,6 @@ if (kinds.length < wanted.length) fail(`the images are ${Object.keys(images).joi
 need(["npm"], "it comes with Node.js");
 need(["buildah"], "apt-get install buildah, dnf install buildah …");
 process.umask(0o022);
+// Ends as usual then, and takes its folders away.
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
 for (const kind of kinds) await make(kind);
