@@ -35,11 +35,11 @@ test("without kubectl it says so", () => {
 const busybox = needs({ "/bin/busybox": "busybox-static" });
 const examination = /^examination='\n(.*?)^'$/ms.exec(readFileSync(verify, "utf8"))?.[1] ?? "";
 
-async function examine(command: readonly string[]) {
+async function examine(starting: Promise<Pod>) {
   const applets = mkdtempSync(join(tmpdir(), "pause-verify-"));
   try {
     output(["/bin/busybox", "--install", "-s", applets]);
-    await using pod = await Pod.start(command);
+    await using pod = await starting;
     const shell = (script: string) =>
       pod.inside("env", `PATH=${applets}`, "/bin/busybox", "sh", "-c", script);
     // What the probe that times out leaves, again and again.
@@ -51,7 +51,7 @@ async function examine(command: readonly string[]) {
 }
 
 test.skipIf(busybox.skip)(busybox.name("of /pause it says that it is ours and reaps"), async () => {
-  const { stdout, exitCode } = await examine([hosted.executable]);
+  const { stdout, exitCode } = await examine(Pod.resting(pause));
   expect(stdout).toContain(`ok    PID 1 is ours: init.ts ${version}, the hosted build (`);
   expect(stdout.match(/^ok {4}/gm)?.length).toBe(5);
   expect(stdout).not.toContain("FAIL");
@@ -61,7 +61,7 @@ test.skipIf(busybox.skip)(busybox.name("of /pause it says that it is ours and re
 test.skipIf(busybox.skip)(
   busybox.name("of another PID 1 it says what is wrong"),
   async () => {
-    const { stdout, exitCode } = await examine(["sleep", "infinity"]);
+    const { stdout, exitCode } = await examine(Pod.start(["sleep", "infinity"]));
     expect(stdout).toContain("FAIL  PID 1 is not ours, but sleep infinity (");
     expect(stdout).toContain("but catches 0000000000000000.");
     expect(stdout).toMatch(
