@@ -96,7 +96,8 @@ function checkArgument(text: string): void {
       throw new UnsupportedRoutine(`${JSON.stringify(text)} is not a text of ASCII characters`);
   }
   // The offset of its end, too, has to fit x86-64's signed byte.
-  if (!isSevenBits(text.length)) throw new UnsupportedRoutine("an argument is compared with at most 127 bytes");
+  if (!isSevenBits(text.length))
+    throw new UnsupportedRoutine("an argument is compared with at most 127 bytes");
 }
 
 function callsFunctions(encoder: Encoder | FunctionEncoder): encoder is FunctionEncoder {
