@@ -182,6 +182,13 @@ test("what no routine can be made of is refused by name", () => {
       expect(() => assembled(encoder, parts(value))).toThrow(UnsupportedRoutine);
     expect(() => assembled(encoder, parts({ label: "nowhere" }))).toThrow(UnsupportedRoutine);
     expect(() => assembled(encoder, between([{ jump: "nowhere" }]))).toThrow(UnsupportedRoutine);
+    for (const when of [-1, 0.5, 128, 256, 4096])
+      expect(() => assembled(encoder, between([{ jump: "main", when }]))).toThrow(UnsupportedRoutine);
+    assembled(encoder, between([{ jump: "main", when: 127 }]));
+    // The low byte of U+012D is that of "-"; "a", then "b" would be taken for the third.
+    for (const whenArgument of ["\u012dv", "\u00e9", "a\0b", "x".repeat(128)])
+      expect(() => assembled(encoder, between([{ jump: "main", whenArgument }]))).toThrow(UnsupportedRoutine);
+    assembled(encoder, between([{ jump: "main", whenArgument: "x".repeat(127) }]));
   }
 });
 

@@ -118,6 +118,21 @@ test.skipIf(strace.skip)(strace.name("no file of the working directory is read")
   ).toEqual([]);
 });
 
+test.skipIf(strace.skip)(
+  strace.name("SIGPWR finds its default, not Bun's handler, from the moment on when Bun goes"),
+  async () => {
+    const trace = await calls(hosted, "munmap");
+    // The executable's first address: Bun's code goes with it.
+    const first = 1 + trace.findIndex((line) => line.startsWith("munmap(0x200000,"));
+    expect(first).toBeGreaterThan(0);
+    for (let when = first; when <= trace.filter((line) => line.startsWith("munmap(")).length; when++) {
+      const inject = ["-e", "trace=munmap", "-e", `inject=munmap:signal=SIGPWR:when=${when}`];
+      const { signalCode } = output(["strace", "-qq", "-o", "/dev/null", ...inject, hosted.executable]);
+      expect({ when, signalCode }).toEqual({ when, signalCode: "SIGPWR" });
+    }
+  },
+);
+
 /** The system calls of a start, a SIGCHLD and a SIGTERM; `loop` is the one in which it rests. */
 async function callsOfALife({ name, executable }: Program): Promise<{ all: string[]; loop: number }> {
   const file = join(dist, `${name}-life.strace`);

@@ -80,6 +80,26 @@ function check(values: readonly Value[]): void {
       throw new UnsupportedRoutine(`${value} fits no register`);
 }
 
+/** All architectures compare with such a number, or with such a character, in one instruction without a second form. */
+const isSevenBits = (value: number): boolean => Number.isInteger(value) && value >= 0 && value < 128;
+
+function checkCondition(when: Condition): void {
+  if (typeof when === "number" && !isSevenBits(when))
+    throw new UnsupportedRoutine(`a result is compared with 0 to 127, not with ${when}`);
+}
+
+/** Of each character there is a byte, and none of them ends the string. */
+function checkArgument(text: string): void {
+  for (let index = 0; index < text.length; index++) {
+    const character = text.charCodeAt(index);
+    if (character === 0 || !isSevenBits(character))
+      throw new UnsupportedRoutine(`${JSON.stringify(text)} is not a text of ASCII characters`);
+  }
+  // The offset of its end, too, has to fit x86-64's signed byte.
+  if (!isSevenBits(text.length))
+    throw new UnsupportedRoutine("an argument is compared with at most 127 bytes");
+}
+
 function callsFunctions(encoder: Encoder | FunctionEncoder): encoder is FunctionEncoder {
   return "call" in encoder;
 }
@@ -93,10 +113,15 @@ function encode(encoder: Encoder | FunctionEncoder, code: Code, step: Step): voi
   if ("systemCall" in step) {
     check(step.values);
     encoder.systemCall(code, step.systemCall, step.values);
-  } else if ("whenArgument" in step) encoder.jumpIfArgument(code, step.whenArgument, step.jump);
-  else if ("jump" in step) {
+  } else if ("whenArgument" in step) {
+    checkArgument(step.whenArgument);
+    encoder.jumpIfArgument(code, step.whenArgument, step.jump);
+  } else if ("jump" in step) {
     if (step.when === undefined) encoder.jump(code, step.jump);
-    else encoder.jumpIf(code, step.when, step.jump);
+    else {
+      checkCondition(step.when);
+      encoder.jumpIf(code, step.when, step.jump);
+    }
   } else if ("return" in step) encoder.return(code);
   else if (!callsFunctions(encoder)) throw new UnsupportedRoutine("this architecture calls no functions");
   else if ("call" in step) {

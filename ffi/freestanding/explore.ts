@@ -78,12 +78,13 @@ const MAX_CALLS = 100;
 const MAX_RUNS = 20_000;
 
 /** How often pause returns to main before it is taken for its last call: every time, it can only be made again. */
-const PAUSES = 10;
+const PAUSES = 1000;
 
 /** What a program could learn from elsewhere: while main runs, it finds none of them. */
 const OUTSIDE = [
-  "Bun",
   "Date",
+  "Intl",
+  "Temporal",
   "crypto",
   "fetch",
   "navigator",
@@ -91,6 +92,9 @@ const OUTSIDE = [
   "process",
   "setTimeout",
 ] as const;
+
+/** The same, but these cannot be taken away from it: so they must not stand in its text. */
+const OUTSIDE_IN_TEXT = /\bBun\b|\bimport\.meta\b|\bimport\(|\brequire\(/;
 
 /** One run of main. */
 interface Run {
@@ -166,7 +170,6 @@ function run(main: Main, handlers: Readonly<Record<string, Handler>>, answers: r
 
   const outside = OUTSIDE.flatMap((name) => {
     const descriptor = Object.getOwnPropertyDescriptor(globalThis, name);
-    // What has been used before may be fixed. That main ran the same way each time holds for it all the same.
     return descriptor?.configurable ? [{ name, descriptor }] : [];
   });
   const { random } = Math;
@@ -209,6 +212,9 @@ export const keyOf = (value: unknown): string =>
  */
 export function explore(main: Main, handlers: Readonly<Record<string, Handler>>): Node {
   let runs = 0;
+  const [inText] = OUTSIDE_IN_TEXT.exec(String(main)) ?? [];
+  if (inText !== undefined)
+    throw new UnsupportedMain(`main uses ${inText}, and not only the answers to its calls`);
 
   const walk = (answers: readonly Answer[], before: Run["calls"]): Node => {
     if (++runs > MAX_RUNS)
@@ -236,5 +242,9 @@ export function explore(main: Main, handlers: Readonly<Record<string, Handler>>)
     });
     return { call, line, branches };
   };
-  return walk([], []);
+  const tree = walk([], []);
+  // Every path once more: at an end, there is no next run that would notice.
+  if (keyOf(walk([], [])) !== keyOf(tree))
+    throw new UnsupportedMain("main went another way when it was run again");
+  return tree;
 }

@@ -5,21 +5,12 @@ import { aarch64 } from "../assembler/aarch64.ts";
 import { assemble, type FunctionEncoder, type Part, type Step, type Value } from "../assembler/routine.ts";
 import { x86_64 } from "../assembler/x86_64.ts";
 import { type Call, type Handler, SIGCHLD } from "../libc.ts";
-import {
-  addressOf,
-  type LibcFunctions,
-  PR_SET_DUMPABLE,
-  SIG_DFL,
-  SIG_SETMASK,
-  SIGPWR,
-  SUID_DUMP_DISABLE,
-} from "./libc.ts";
+import { addressOf, type LibcFunctions, PR_SET_DUMPABLE, SIG_SETMASK, SUID_DUMP_DISABLE } from "./libc.ts";
 import type { Page } from "./page.ts";
 import type { Range } from "./proc.ts";
-import { structSigaction } from "./structs.ts";
 
 /** Suits every type of data and every branch target, in bytes. */
-const ALIGNMENT = 16;
+export const ALIGNMENT = 16;
 
 export const encoder: FunctionEncoder = process.arch === "arm64" ? aarch64 : x86_64;
 
@@ -105,13 +96,8 @@ export function writeRoutines(
   loop.push({ label: "pause" }, call(libc.pause), { jump: "pause" });
   add("loop", [begin, ...loop]);
 
-  // The last that is left of Bun: its handler of SIGPWR, which its threads needed, and the pages that unmapped it.
-  parts.push({ label: "SIG_DFL", data: structSigaction(SIG_DFL), alignment: ALIGNMENT });
-  add("rest", [
-    call(libc.sigaction, SIGPWR, { label: "SIG_DFL" }, 0),
-    call(libc.munmap, scratch.start, scratch.end - scratch.start),
-    { jump: "loop" },
-  ]);
+  // The last that is left of the runtime: the pages that unmapped it.
+  add("rest", [call(libc.munmap, scratch.start, scratch.end - scratch.start), { jump: "loop" }]);
 
   const { labels } = assemble(encoder, [...parts, ...routines], page.memory, page.start);
   page.seal();

@@ -18,12 +18,14 @@ import {
   O_CLOEXEC,
   O_RDONLY,
   openLibc,
+  SIG_DFL,
+  SIGPWR,
   variable,
 } from "./libc.ts";
 import { surplus } from "./memory.ts";
 import { mapPage, type Page } from "./page.ts";
 import { type Mapping, parseMaps, type Range, readProc } from "./proc.ts";
-import { call, encoder, labelOf, type Routines, writeRoutines } from "./routines.ts";
+import { ALIGNMENT, call, encoder, labelOf, type Routines, writeRoutines } from "./routines.ts";
 import { hasArgument, startOfStack } from "./stack.ts";
 import { offsetof, setUint64, sizeof, structSigaction } from "./structs.ts";
 
@@ -139,19 +141,24 @@ function prepareToLeave(libc: LibcFunctions, routines: Routines, scratch: Page, 
     libc: object,
     pages: [routines.page, scratch],
   });
-  const steps: Step[] = [];
+  // First Bun's handler of SIGPWR, which only its other threads needed: anyone may send that signal, at any moment.
+  const steps: Step[] = [call(libc.sigaction, SIGPWR, { label: "SIG_DFL" }, 0)];
   for (const { start, end } of unmapped) steps.push(call(libc.munmap, start, end - start));
   for (const { start, end } of emptied) steps.push(call(libc.madvise, start, end - start, MADV_DONTNEED));
   steps.push({ call: routines.rest, values: [] });
 
   const context = scratch.start as Pointer;
-  const entry = scratch.start + sizeof.ucontext;
+  const parts = [
+    { label: "SIG_DFL", data: structSigaction(SIG_DFL), alignment: ALIGNMENT },
+    { label: "leave", steps, alignment: ALIGNMENT },
+  ];
   try {
-    assemble(encoder, [{ label: "leave", steps }], scratch.memory.subarray(sizeof.ucontext), entry);
+    const memory = scratch.memory.subarray(sizeof.ucontext);
+    const { labels } = assemble(encoder, parts, memory, scratch.start + sizeof.ucontext);
     libc.getcontext(context);
     setUint64(scratch.memory, offsetof.ucontext.ss_sp, stackMapping.start);
     setUint64(scratch.memory, offsetof.ucontext.ss_size, stack - (stack % 16) - stackMapping.start);
-    libc.makecontext(context, entry as Pointer, 0);
+    libc.makecontext(context, (labels.leave ?? 0) as Pointer, 0);
     scratch.seal();
   } catch {
     return false;
