@@ -20,7 +20,14 @@ test("README has the table of bench/results.json", () => {
   expect(withTable(readme, JSON.parse(read("bench/results.json")))).toBe(readme);
 });
 
-for (const file of ["README.md", "LIMITS.md", "SECURITY.md", "bench/README.md", "image/README.md", "examples/README.md"])
+for (const file of [
+  "README.md",
+  "LIMITS.md",
+  "SECURITY.md",
+  "bench/README.md",
+  "image/README.md",
+  "examples/README.md",
+])
   test(`${file}: links within the repository lead somewhere`, () => {
     const links = [...read(file).matchAll(/\]\(([^):#]+)(#[^)]*)?\)/g)].map(([, path]) => path ?? "");
     expect(links.filter((path) => !existsSync(join(root, dirname(file), path)))).toEqual([]);
@@ -37,11 +44,12 @@ const COMMANDS: Record<string, [file: string, by: string]> = {
   "npm cit": [".ci/run", "npm cit"],
   "npm run image": ["tests/helpers/images.ts", '"run", "-s", "image"'],
   "npm run image -- freestanding": ["tests/image.test.ts", "freestanding"],
-  "ctr -n k8s.io images import dist/pause-freestanding.oci.tar": ["tests/runtimes.test.ts", '"images", "import"'],
-  "skopeo copy oci-archive:dist/pause-freestanding.oci.tar containers-storage:localhost/pause:1.0.0-freestanding": [
-    "tests/image.test.ts",
-    "containers-storage:",
+  "ctr -n k8s.io images import dist/pause-freestanding.oci.tar": [
+    "tests/runtimes.test.ts",
+    '"images", "import"',
   ],
+  "skopeo copy oci-archive:dist/pause-freestanding.oci.tar containers-storage:localhost/pause:1.0.0-freestanding":
+    ["tests/image.test.ts", "containers-storage:"],
   "podman load -i dist/pause-freestanding.oci.tar": ["tests/runtimes.test.ts", 'podman("load"'],
   "sh examples/verify": ["tests/verify.test.ts", "examples/verify"],
   "less dist/freestanding/amd64/pause.lst": ["tests/freestanding.test.ts", ".lst"],
@@ -49,8 +57,12 @@ const COMMANDS: Record<string, [file: string, by: string]> = {
 };
 
 describe("README's commands", () => {
-  const indented = [...readme.matchAll(/^ {4}((?:npm|less|objdump) .*?)(?: {2,}#.*)?$/gm)].map(([, line]) => line ?? "");
-  const inline = [...readme.matchAll(/`((?:npm run|ctr|skopeo|podman|sh) .*?)`/g)].map(([, line]) => line ?? "");
+  const indented = [...readme.matchAll(/^ {4}((?:npm|less|objdump) .*?)(?: {2,}#.*)?$/gm)].map(
+    ([, line]) => line ?? "",
+  );
+  const inline = [...readme.matchAll(/`((?:npm run|ctr|skopeo|podman|sh) .*?)`/g)].map(
+    ([, line]) => line ?? "",
+  );
 
   test("are those that the tests run", () => {
     const commands = new Set([...indented, ...inline]);
@@ -64,11 +76,14 @@ describe("README's commands", () => {
 });
 
 const namespaces = needs({ unshare: "util-linux", nsenter: "util-linux" });
-test.skipIf(namespaces.skip)(namespaces.name("npm start shows both builds reaping, and what it proved"), () => {
-  const { stdout, exitCode } = output(["npm", "--prefix", root, "start"]);
-  expect([exitCode, stdout]).toEqual([0, stdout]);
-  for (const words of ["sleep", "dist/pause", "dist/freestanding"]) expect(stdout).toContain(words);
-});
+test.skipIf(namespaces.skip)(
+  namespaces.name("npm start shows both builds reaping, and what it proved"),
+  () => {
+    const { stdout, exitCode } = output(["npm", "--prefix", root, "start"]);
+    expect([exitCode, stdout]).toEqual([0, stdout]);
+    for (const words of ["sleep", "dist/pause", "dist/freestanding"]) expect(stdout).toContain(words);
+  },
+);
 
 test("the listing can be read, and ends where the file's texts do", () => {
   expect(must("tail", "-n", "2", join(root, "dist/freestanding/amd64/pause.lst"))).toContain("init.ts");

@@ -150,6 +150,18 @@ describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
         forget();
       }, 300_000);
 
+      test("CRI-O's way: the archive goes into the storage that it shares with podman", () => {
+        const { archive, reference } = images[kind];
+        // README's command; the storage is podman's here too, which storage.conf or its options would name.
+        const storage = workshop.store("podman");
+        const [, rootFolder = "", , runFolder = "", , driver = ""] = storage;
+        const target = `containers-storage:[${driver}@${rootFolder}+${runFolder}]${reference}`;
+        workshop.must("skopeo", "copy", "--quiet", `oci-archive:${join(dist, archive)}`, target);
+        const list = ["podman", ...storage, "images", "--format", "{{.Repository}}:{{.Tag}}"];
+        expect(workshop.must(...list)).toContain(reference);
+        workshop.must("podman", ...storage, "rmi", reference);
+      });
+
       test("each platform is found under the one name", () => {
         for (const architecture of PLATFORMS[kind]) {
           sh(`podman pull --arch ${architecture} ${names("tag")}`);

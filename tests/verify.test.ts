@@ -51,7 +51,7 @@ async function examine(starting: Promise<Pod>) {
 }
 
 test.skipIf(busybox.skip)(busybox.name("of /pause it says that it is ours and reaps"), async () => {
-  const { stdout, exitCode } = await examine(Pod.resting(pause));
+  const { stdout, exitCode } = await examine(Pod.atRest(hosted));
   expect(stdout).toContain(`ok    PID 1 is ours: init.ts ${version}, the hosted build (`);
   expect(stdout.match(/^ok {4}/gm)?.length).toBe(5);
   expect(stdout).not.toContain("FAIL");
