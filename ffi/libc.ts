@@ -94,10 +94,18 @@ export function psignal(signo: number, message: string): Call {
   return { function: "write", arguments: [stderr, text, text.length], word: "psignal" };
 }
 
-/** The bytes of a text of ASCII characters. TextEncoder takes longer to come into being than this whole module. */
+/**
+ * The bytes of a text of ASCII characters. TextEncoder takes longer to come into being than this whole module.
+ *
+ * @throws {RangeError} if it has others, which would become other texts.
+ */
 export function ascii(text: string): Uint8Array {
   const bytes = new Uint8Array(text.length);
-  for (let index = 0; index < text.length; index++) bytes[index] = text.charCodeAt(index);
+  for (let index = 0; index < text.length; index++) {
+    const character = text.charCodeAt(index);
+    if (character > 127) throw new RangeError(`${text} is not a text of ASCII characters`);
+    bytes[index] = character;
+  }
   return bytes;
 }
 

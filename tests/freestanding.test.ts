@@ -395,6 +395,36 @@ test("what is reached in two ways is written once", () => {
   expect(listing.match(/for \(;;\) pause\(\)/g)).toHaveLength(1);
 });
 
+test("texts that are not ASCII are refused, not cut to other texts", () => {
+  const { amd64 } = tables;
+  if (amd64 === undefined) throw new Error("no amd64");
+  const printing =
+    (text: string): Main =>
+    ({ printf }) => {
+      printf(text);
+      return 0;
+    };
+  const compiled = (text: string) =>
+    compile("amd64", amd64, explore(printing(text), {}), {}, { name: "", lines: [] });
+  expect(compiled("e\n").listing).toContain('"e\\n"');
+  expect(() => compiled("\u00e9\n")).toThrow(RangeError);
+});
+
+test("a main that does not ask whether SIGCHLD is caught rests either way, and reaps only where it is", () => {
+  const source = {
+    name: "",
+    lines: ["const sigreap = handler([SIGCHLD], () => [whilePositive(waitpid())]);"],
+  };
+  const careless: Main = ({ pause, sigaction }) => {
+    sigaction(SIGCHLD, { sa_handler: sigreap }, null);
+    for (;;) pause();
+  };
+  for (const [name, architecture] of Object.entries(tables)) {
+    const { listing } = compile(name, architecture, explore(careless, declared), declared, source);
+    expect(listing.match(/^(pause|reap)[.\d]*:$/gm)).toEqual(["reap.1:", "pause:", "pause.2:"]);
+  }
+});
+
 const gdb = needs({ gdb: "gdb" });
 test.skipIf(gdb.skip)(gdb.name("gdb stops in a handler and finds the way back to main"), () => {
   const commands = [

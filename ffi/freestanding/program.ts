@@ -31,6 +31,8 @@ export const labelOf = (name: string, { signals }: Handler, signo: number): stri
 class Translator {
   /** Texts, each once. */
   readonly texts: Part[] = [];
+  /** How many places main stays at. */
+  #rests = 0;
   readonly #architecture: Architecture;
   readonly #lineOf: (line: number) => string;
   readonly #handlers: Readonly<Record<string, Handler>>;
@@ -112,20 +114,25 @@ class Translator {
     });
   }
 
-  /** Where main stays. */
-  rest(reaper: readonly Step[], line: number): Step[] {
+  /** Where main stays: with a reaper where SIGCHLD is caught, and so maybe at more than one place. */
+  rest(reaper: (label: string) => readonly Step[], line: number): Step[] {
+    const suffix = this.#rests > 0 ? `.${this.#rests + 1}` : "";
+    this.#rests++;
+    const [dumpable, pause] = [`dumpable${suffix}`, `pause${suffix}`];
     const [number, values] = this.#architecture.pause;
     const reason = this.#lineOf(line);
     const sealed = "not in pause.c: where PID 1 is not root, no other process may look into it";
     return [
       this.systemCall("geteuid", [], sealed),
-      { jump: "dumpable", when: 0, reason: sealed },
+      { jump: dumpable, when: 0, reason: sealed },
       this.systemCall("prctl", [PR_SET_DUMPABLE, SUID_DUMP_DISABLE], sealed),
-      { label: "dumpable" },
-      ...reaper.map((step) => ("label" in step ? step : { ...step, reason: NOT_YET_REAPED })),
-      { label: "pause" },
+      { label: dumpable },
+      ...reaper(`reap${suffix}`).map((step) =>
+        "label" in step ? step : { ...step, reason: NOT_YET_REAPED },
+      ),
+      { label: pause },
       { systemCall: number, values, reason },
-      { jump: "pause", reason },
+      { jump: pause, reason },
     ];
   }
 }
@@ -197,7 +204,8 @@ export function partsOf(
         break;
       }
       if (!("call" in node)) {
-        const reaper = node.restWith === undefined ? [] : stepsOf(node.restWith, SIGCHLD, "reap");
+        const { restWith } = node;
+        const reaper = (as: string) => (restWith === undefined ? [] : stepsOf(restWith, SIGCHLD, as));
         main.push(...translator.rest(reaper, node.line));
         break;
       }

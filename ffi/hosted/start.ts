@@ -64,7 +64,8 @@ export function start(main: Main, handlers: Readonly<Record<string, Handler>>): 
       },
     });
   } catch (error) {
-    const line = ascii(`Error: ${error instanceof Error ? error.message : error}\n`);
+    const text = `Error: ${error instanceof Error ? error.message : error}\n`;
+    const line = ascii(text.replace(/[^\0-\x7f]/g, "?"));
     libc.write(stderr, line, line.length);
   }
   libc._exit(status);
