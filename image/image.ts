@@ -19,6 +19,7 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { create } from "tar";
+import { architectures } from "../ffi/freestanding/architectures.ts";
 import { description, name, version } from "../package.json" with { type: "json" };
 import { glibcOf, type HostedArchitecture, hosted, images, type Kind, root } from "./contents.ts";
 import { recompress } from "./layout.ts";
@@ -40,18 +41,16 @@ const rootFilesystems: Record<Kind, (folder: string, work: string) => RootFilesy
   freestanding(folder) {
     run(["npm", "run", "-s", "build:freestanding"]);
     const built = join(dist, "freestanding");
-    return readdirSync(built)
-      .toSorted()
-      .map((architecture) => {
-        install(join(built, architecture, "pause"), join(folder, architecture), "/pause");
-        return { architecture, libraries: [] };
-      });
+    return Object.keys(architectures).map((architecture) => {
+      install(join(built, architecture, "pause"), join(folder, architecture), "/pause");
+      return { architecture, libraries: [] };
+    });
   },
 
   hosted(folder, work) {
-    const architectures = Object.keys(hosted) as HostedArchitecture[];
-    const packages = libc6(work, architectures);
-    return architectures.map((architecture) => {
+    const both = Object.keys(hosted) as HostedArchitecture[];
+    const packages = libc6(work, both);
+    return both.map((architecture) => {
       const rootfs = join(folder, architecture);
       const libc = packages[architecture];
       process.stdout.write(`${architecture}: libc6 ${libc.version}\n`);
@@ -70,7 +69,7 @@ const rootFilesystems: Record<Kind, (folder: string, work: string) => RootFilesy
 };
 
 /** Makes an OCI image layout of these root file systems: an index of one image for each. */
-async function layout(kind: Kind, architectures: readonly string[], work: string): Promise<string> {
+async function layout(kind: Kind, names: readonly string[], work: string): Promise<string> {
   const { reference, rootfs, licenses } = images[kind];
   // A store of its own: nothing is left in the user's.
   const store = ["--root", join(work, "store"), "--runroot", join(work, "run"), "--storage-driver", "vfs"];
@@ -80,7 +79,7 @@ async function layout(kind: Kind, architectures: readonly string[], work: string
     `org.opencontainers.image.${label}=${value}`,
   ]);
   buildah("manifest", "create", reference);
-  for (const architecture of architectures) {
+  for (const architecture of names) {
     const platform = architecture === "arm" ? "linux/arm/v7" : `linux/${architecture}`;
     const same = ["--timestamp", "0", "--layers=false", "--identity-label=false"];
     const options = ["--quiet", "--format", "oci", "--platform", platform, "--manifest", reference];
@@ -99,8 +98,8 @@ async function make(kind: Kind): Promise<void> {
   process.on("exit", () => rmSync(work, { recursive: true, force: true }));
   rmSync(join(dist, rootfs), { recursive: true, force: true });
   const contents = rootFilesystems[kind](join(dist, rootfs), work);
-  const architectures = contents.map(({ architecture }) => architecture);
-  const oci = await layout(kind, architectures, work);
+  const names = contents.map(({ architecture }) => architecture);
+  const oci = await layout(kind, names, work);
   const files = readdirSync(join(oci, "blobs/sha256")).toSorted();
   await create({ cwd: oci, file: join(dist, archive), portable: true, mtime: new Date(0) }, [
     "oci-layout",
@@ -111,7 +110,7 @@ async function make(kind: Kind): Promise<void> {
 
   const bytes = readFileSync(join(dist, archive));
   const digest = createHash("sha256").update(bytes).digest("hex");
-  process.stdout.write(`dist/${archive}: ${architectures.join(" ")}, ${bytes.length} bytes, ${digest}\n`);
+  process.stdout.write(`dist/${archive}: ${names.join(" ")}, ${bytes.length} bytes, ${digest}\n`);
 }
 
 const isKind = (text: string): text is Kind => text in images;

@@ -54,7 +54,8 @@ const CLASSES: Readonly<Record<Call["word"], Classes>> = {
     { when: "argument", members: [true] },
     { when: undefined, members: [false] },
   ],
-  // The largest is that of a kernel with PID_MAX_LIMIT (linux/threads.h).
+  // Some of many: a main that looks for another one of them is not found out. The largest is PID_MAX_LIMIT's
+  // (linux/threads.h).
   getpid: [
     { when: 1, members: [1] },
     { when: undefined, members: [2, 7, 4194304] },
@@ -168,32 +169,37 @@ function run(main: Main, handlers: Readonly<Record<string, Handler>>, answers: r
         : refuse(`main uses ${String(word)}, which the freestanding build does not have`),
   });
 
-  const outside = OUTSIDE.flatMap((name) => {
-    const descriptor = Object.getOwnPropertyDescriptor(globalThis, name);
-    return descriptor?.configurable ? [{ name, descriptor }] : [];
-  });
-  const { random } = Math;
   try {
-    for (const { name } of outside)
-      Object.defineProperty(globalThis, name, {
-        configurable: true,
-        get: () => refuse(`main uses ${name}, and not only the answers to its calls`),
-      });
-    Math.random = () => refuse("main uses Math.random, and not only the answers to its calls");
-    const exit = main(words);
+    const exit = apart(refuse, () => main(words));
     if (pauses > 0) refuse("main ends after pause(), which has to be called forever");
     if (!(Number.isInteger(exit) && exit >= 0 && exit < 256))
       refuse(`main returns ${exit}, which is no exit status`);
     record.end = { exit };
   } catch (error) {
     if (!(error instanceof Enough)) refusal ??= error instanceof UnsupportedMain ? error : thrown(error);
-  } finally {
-    Math.random = random;
-    for (const { name, descriptor } of outside) Object.defineProperty(globalThis, name, descriptor);
   }
   // Even if main has caught it.
   if (refusal !== undefined) throw refusal;
   return record;
+}
+
+/** Runs something where it finds nothing of the outside. */
+function apart<T>(refuse: (reason: string) => never, inside: () => T): T {
+  const outside = OUTSIDE.flatMap((name) => {
+    const descriptor = Object.getOwnPropertyDescriptor(globalThis, name);
+    return descriptor?.configurable ? [{ name, descriptor }] : [];
+  });
+  const { random } = Math;
+  const refuseOf = (name: string) => () => refuse(`main uses ${name}, and not only the answers to its calls`);
+  try {
+    for (const { name } of outside)
+      Object.defineProperty(globalThis, name, { configurable: true, get: refuseOf(name) });
+    Math.random = refuseOf("Math.random");
+    return inside();
+  } finally {
+    Math.random = random;
+    for (const { name, descriptor } of outside) Object.defineProperty(globalThis, name, descriptor);
+  }
 }
 
 const thrown = (error: unknown): UnsupportedMain =>

@@ -2,7 +2,7 @@
  * init.ts without Bun and without libc: `bun --conditions=freestanding init.ts FOLDER` does not run the program, but
  * writes FOLDER/ARCHITECTURE/pause and its listing, pause.lst, for every architecture that there is.
  */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { version } from "../../package.json" with { type: "json" };
 import { assemble } from "../assembler/routine.ts";
@@ -58,7 +58,11 @@ export function start(main: Main, handlers: Readonly<Record<string, Handler>>): 
     for (const [name, architecture] of Object.entries(architectures)) {
       const program = compile(name, architecture, tree, handlers, source);
       mkdirSync(join(folder, name), { recursive: true });
-      writeFileSync(join(folder, name, "pause"), program.file, { mode: 0o755 });
+      const executable = join(folder, name, "pause");
+      // Beside it first: one that runs cannot be written to.
+      writeFileSync(`${executable}.new`, program.file);
+      chmodSync(`${executable}.new`, 0o755);
+      renameSync(`${executable}.new`, executable);
       writeFileSync(join(folder, name, "pause.lst"), program.listing);
     }
   } catch (error) {
