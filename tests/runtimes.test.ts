@@ -4,13 +4,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { credentials, loadPackageDefinition } from "@grpc/grpc-js";
-import { loadSync } from "@grpc/proto-loader";
 import { MESSAGE } from "./helpers/expect.ts";
 import { buildImages, type Image, images } from "./helpers/images.ts";
 import { childrenOf, must, output, status, until } from "./helpers/process.ts";
 import { dist, hosted, type Program, reference, root } from "./helpers/programs.ts";
 import { untilAtRest } from "./helpers/rest.ts";
+import { type Call, connect, defaultSeccomp, orphans, readJson, restrict } from "./helpers/runtimes.ts";
 import { CC, missing } from "./helpers/tools.ts";
 import { Workshop } from "./helpers/workshop.ts";
 
@@ -29,11 +28,6 @@ const how =
         "/bin/busybox": "busybox-static",
       })
     : "run the tests as root";
-
-const readJson = (path: string) => JSON.parse(readFileSync(path, "utf8"));
-
-const orphans = (count: number) =>
-  `i=0; while [ $i -lt ${count} ]; do (busybox sleep 0.1 &) >/dev/null 2>&1; i=$((i+1)); done`;
 
 /** It is at rest, with no heap of a runtime's. */
 async function expectAtRest(pid: number, program: Program): Promise<void> {
@@ -67,19 +61,6 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
   }, 900_000);
   afterAll(() => workshop[Symbol.dispose]());
 
-  /** The default profile of the runtimes' own package, as an OCI runtime takes it: without its conditions. */
-  function defaultSeccomp(): object {
-    interface Rule {
-      includes?: { caps?: string[]; arches?: string[]; minKernel?: string };
-      [field: string]: unknown;
-    }
-    const profile = readJson("/usr/share/containers/seccomp.json");
-    const syscalls = (profile.syscalls as Rule[])
-      .filter(({ includes }) => !includes?.caps && (!includes?.arches || includes.arches.includes("amd64")))
-      .map(({ names, action, args, errnoRet }) => ({ names, action, args: args ?? [], errnoRet }));
-    return { defaultAction: profile.defaultAction, architectures: ["SCMP_ARCH_X86_64"], syscalls };
-  }
-
   describe("crun and runc", () => {
     const roots = new Map<Program, string>();
     beforeAll(() => {
@@ -101,21 +82,15 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
       const bundle = mkdtempSync(join(workshop.folder, "bundle-"));
       const id = basename(bundle);
       must("sh", "-c", `cd ${bundle} && ${runtime} spec`);
-      const config = readJson(join(bundle, "config.json"));
-      Object.assign(config.process, {
+      restrict(join(bundle, "config.json"), {
         args: ["/pause"],
-        terminal: false,
-        user: { uid: 65535, gid: 65535 },
-        capabilities: {},
+        rootfs: roots.get(program) ?? "",
         noNewPrivileges,
-      });
-      config.root = { path: roots.get(program), readonly: true };
-      Object.assign(config.linux, {
-        cgroupsPath: `/pause-test-${id}`,
-        resources: { memory: { limit: mebibytes * 2 ** 20 }, pids: { limit: pids } },
         seccomp,
+        pids,
+        mebibytes,
+        cgroupsPath: `/pause-test-${id}`,
       });
-      writeFileSync(join(bundle, "config.json"), JSON.stringify(config));
 
       started.push([runtime, id]);
       const run = Bun.spawn(workshop.inside(runtime, "run", "--bundle", bundle, id), {
@@ -276,7 +251,7 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
     const folder = join(workshop.folder, `containerd-${program.name}`);
     const socket = join(folder, "containerd.sock");
     let daemon: Bun.Subprocess;
-    let call: (method: string, request: object, seconds?: number) => Promise<Record<string, unknown>>;
+    let call: Call;
 
     beforeAll(async () => {
       mkdirSync(folder);
@@ -311,19 +286,7 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
       const load = ["images", "import", "--snapshotter", "native"];
       for (const archive of [image.archive, applicationArchive]) workshop.must(...ctr(...load, archive));
 
-      const definition = loadSync(join(import.meta.dir, "cri.proto"), { keepCase: true, enums: String });
-      // biome-ignore lint/suspicious/noExplicitAny: what a proto file defines has no type before it is loaded
-      const { runtime } = loadPackageDefinition(definition) as any;
-      const client = new runtime.v1.RuntimeService(`unix:${socket}`, credentials.createInsecure());
-      call = (method, request, seconds = 60) =>
-        new Promise((resolve, reject) =>
-          client[method](
-            request,
-            { deadline: Date.now() + seconds * 1000 },
-            (error: Error | null, response: Record<string, unknown>) =>
-              error ? reject(error) : resolve(response),
-          ),
-        );
+      call = connect(socket);
     }, 300_000);
     afterAll(async () => {
       for (const id of sandboxes) await remove(id).catch(() => {});

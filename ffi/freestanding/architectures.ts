@@ -54,6 +54,17 @@ const GENERIC = {
   wait4: 260,
   write: 64,
 } as const;
+/** The first architecture's numbers, which arm and s390x took over. arm's geteuid is geteuid32: the other has 16 bits. */
+const I386_LIKE = {
+  exit_group: 248,
+  geteuid: 201,
+  getpid: 20,
+  prctl: 172,
+  rt_sigaction: 174,
+  rt_sigreturn: 173,
+  wait4: 114,
+  write: 4,
+} as const;
 const PPOLL = [73, [0, 0, 0, 0, 0], "ppoll"] as const;
 
 const PAUSE = [29, [], "pause"] as const;
@@ -89,16 +100,7 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     wordSize: 4,
     isLittleEndian: true,
     pageSize: 0x1000,
-    systemCalls: {
-      exit_group: 248,
-      geteuid: 201, // geteuid32: the other one has 16 bits
-      getpid: 20,
-      prctl: 172,
-      rt_sigaction: 174,
-      rt_sigreturn: 173,
-      wait4: 114,
-      write: 4,
-    },
+    systemCalls: I386_LIKE,
     pause: PAUSE,
     sigaction: WITH_RESTORER,
     hasRestorer: false, // the kernel's own page has it (arch/arm/kernel/signal.c, get_signal_page)
@@ -155,16 +157,7 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     wordSize: 8,
     isLittleEndian: false,
     pageSize: 0x1000,
-    systemCalls: {
-      exit_group: 248,
-      geteuid: 201,
-      getpid: 20,
-      prctl: 172,
-      rt_sigaction: 174,
-      rt_sigreturn: 173,
-      wait4: 114,
-      write: 4,
-    },
+    systemCalls: I386_LIKE,
     pause: PAUSE,
     sigaction: WITH_RESTORER,
     // The vDSO has it, or an svc on the stack, which the kernel knows although it cannot run there. One of ours would

@@ -52,16 +52,21 @@ export interface Process {
   readonly noNewPrivileges: boolean;
   readonly seccomp: object;
   readonly pids: number;
+  /** Of memory. */
+  readonly mebibytes?: number;
+  /** The path of its cgroup; else the runtime chooses one. */
+  readonly cgroupsPath?: string;
 }
 
-/** Makes of what `spec` wrote what a sandbox of Kubernetes has at the least, with 16 MiB of memory. */
-export function restrict(path: string, { args, rootfs, noNewPrivileges, seccomp, pids }: Process): void {
+/** Makes of what `spec` wrote what a sandbox of Kubernetes has at the least. */
+export function restrict(path: string, process: Process): void {
+  const { args, rootfs, noNewPrivileges, seccomp, pids, mebibytes = 16, cgroupsPath } = process;
   const config = readJson(path);
   const user = { uid: 65535, gid: 65535 };
   Object.assign(config.process, { args, terminal: false, user, capabilities: {}, noNewPrivileges });
   config.root = { path: rootfs, readonly: true };
-  const resources = { memory: { limit: 16 << 20 }, pids: { limit: pids } };
-  Object.assign(config.linux, { resources, seccomp });
+  const resources = { memory: { limit: mebibytes * 2 ** 20 }, pids: { limit: pids } };
+  Object.assign(config.linux, { resources, seccomp, ...(cgroupsPath && { cgroupsPath }) });
   writeFileSync(path, JSON.stringify(config));
 }
 
