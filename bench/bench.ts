@@ -125,7 +125,7 @@ async function bench(): Promise<Results> {
   for (; rounds < MOST; rounds++) {
     const spent = elapsed() - start;
     if (rounds >= FEWEST && spent + spent / rounds > SECONDS) break;
-    const left = rounds === 0 ? "" : `, at most ${Math.ceil(SECONDS - spent)} s left`;
+    const left = rounds === 0 ? "" : `, at most ${Math.max(0, Math.ceil(SECONDS - spent))} s left`;
     const say = (what: string) => progress(`round ${rounds + 1}${left}: ${what}`);
     // Each starts a round in turn: what comes behind a program with two processes would always have to bear its end.
     const inTurn = <T>(list: readonly T[]) => {
