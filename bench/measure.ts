@@ -3,7 +3,9 @@
  */
 import { mkdirSync, readFileSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
-import { childrenOf, proc, status, until } from "../tests/helpers/process.ts";
+import { childrenOf, field, proc, status, until } from "../tests/helpers/process.ts";
+import type { Has } from "./peers.ts";
+import { Command, wait } from "./spawn.ts";
 
 /** The middle one of an odd number of values, or the mean of the two middle ones. */
 export function median(values: readonly number[]): number {
@@ -13,20 +15,16 @@ export function median(values: readonly number[]): number {
   return ordered.length % 2 === 0 ? (low + high) / 2 : high;
 }
 
-/** KiB that one instance charges to its memory cgroup. */
-export interface Memory {
-  total: number;
-  anonymous: number;
-  /** Page tables, kernel stacks and objects. */
-  kernel: number;
-  file: number;
-}
+/**
+ * KiB that one instance charges to its memory cgroup: what the process has for itself and how much of it is the stack;
+ * the page cache, which is 0 where another cgroup has read the files before; what the kernel has for it and how much of
+ * it is page tables, without their root.
+ */
+const PARTS = ["total", "anonymous", "stack", "file", "kernel", "page tables"] as const;
+export type Memory = Record<(typeof PARTS)[number], number>;
 
-/** What a number of instances took: memory per instance, and milliseconds until the last was ready. */
-export interface Cost {
-  memory: Memory;
-  start: number;
-}
+/** A field of a file like /proc/meminfo. */
+const kibibytes = (text: string, name: string): number => Number.parseInt(field(text, name), 10) || 0;
 
 /** What has to go if the run is interrupted. */
 const live = new Set<Disposable>();
@@ -40,30 +38,49 @@ function kill(pid: number): void {
   if (status(pid, "State") !== "") process.kill(pid, "SIGKILL");
 }
 
-/** A fresh memory cgroup, of version 2 where that has the memory controller, else of version 1. */
+/** Where memory cgroups are: of version 2 where that has the memory controller, else of version 1. */
+function memoryCgroups(): { mount: string; unified: boolean } {
+  const mounts = readFileSync("/proc/self/mounts", "utf8")
+    .split("\n")
+    .map((line) => line.split(" "));
+  const version1 = mounts.find(
+    ([, , type, options]) => type === "cgroup" && options?.split(",").includes("memory"),
+  );
+  const version2 = mounts.find(([, , type]) => type === "cgroup2");
+  const mount = (version1 ?? version2)?.[1];
+  if (mount === undefined) throw new Error("no memory cgroup is mounted here");
+  return { mount, unified: version1 === undefined };
+}
+
+/** The memory cgroup of a process. */
+function cgroupOf(pid: number | "self"): string {
+  const { mount, unified } = memoryCgroups();
+  const path = (unified ? /^0::(.*)$/m : /:memory:(.*)$/m).exec(
+    readFileSync(`/proc/${pid}/cgroup`, "utf8"),
+  )?.[1];
+  return join(mount, path ?? "");
+}
+
+/** KiB: the most that the cgroup of this process was ever charged, page cache included. */
+export function peakOf(pid: number): number {
+  const file = memoryCgroups().unified ? "memory.peak" : "memory.max_usage_in_bytes";
+  return Number(readFileSync(join(cgroupOf(pid), file), "utf8")) / 1024;
+}
+
+/** A fresh memory cgroup. */
 class MemoryCgroup implements Disposable {
   readonly path: string;
   readonly #unified: boolean;
 
   constructor() {
-    const own = readFileSync("/proc/self/cgroup", "utf8");
-    const mounts = readFileSync("/proc/self/mounts", "utf8")
-      .split("\n")
-      .map((line) => line.split(" "));
-    const version1 = mounts.find(
-      ([, , type, options]) => type === "cgroup" && options?.split(",").includes("memory"),
-    );
-    const version2 = mounts.find(([, , type]) => type === "cgroup2");
-    this.#unified = version1 === undefined;
-    const parent = this.#unified ? (/^0::(.*)$/m.exec(own)?.[1] ?? "/") : "/";
-    const mount = (version1 ?? version2)?.[1];
-    if (mount === undefined) throw new Error("no memory cgroup is mounted here");
-    this.path = join(mount, parent, `pause-bench-${process.pid}`);
+    const { mount, unified } = memoryCgroups();
+    this.#unified = unified;
+    this.path = join(unified ? cgroupOf("self") : mount, `pause-bench-${process.pid}`);
     try {
       mkdirSync(this.path);
-      this.#read(this.#unified ? "memory.current" : "memory.usage_in_bytes");
-    } catch {
-      throw new Error(`no memory cgroup can be made in ${join(mount, parent)}: run this as root`);
+      this.usage();
+    } catch (cause) {
+      throw new Error(`no memory cgroup can be made in ${mount}: run this as root (${cause})`);
     }
     live.add(this);
   }
@@ -72,35 +89,46 @@ class MemoryCgroup implements Disposable {
     return readFileSync(join(this.path, file), "utf8");
   }
 
-  /** Bytes that are charged now. */
-  usage(): Memory {
-    const stat = this.#read("memory.stat");
-    const field = (name: string) => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(stat)?.[1] ?? 0);
-    if (this.#unified)
-      return {
-        total: Number(this.#read("memory.current")),
-        anonymous: field("anon"),
-        kernel: field("kernel"),
-        file: field("file"),
-      };
-    return {
-      total: Number(this.#read("memory.usage_in_bytes")),
-      anonymous: field("rss"),
-      kernel: Number(this.#read("memory.kmem.usage_in_bytes")),
-      file: field("cache"),
-    };
+  /** The processes in it. */
+  get processes(): number[] {
+    return this.#read("cgroup.procs").split("\n").filter(Boolean).map(Number);
   }
 
-  /** Starts a program in it. */
-  start(command: readonly string[]): Bun.Subprocess {
-    // A shell moves itself and becomes the program, so that not even its first page is charged elsewhere.
-    const script = `echo $$ > ${join(this.path, "cgroup.procs")} && exec "$@"`;
-    return Bun.spawn(["sh", "-c", script, "sh", ...command], { stdio: ["ignore", "ignore", "ignore"] });
+  /**
+   * KiB that are charged now. The sum of the parts, because the counter of them all, and the statistics, run ahead of
+   * or behind it by up to 64 pages a CPU (mm/memcontrol.c, MEMCG_CHARGE_BATCH).
+   */
+  usage(): Memory {
+    const stat = this.#read("memory.stat");
+    const counted = (name: string) => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(stat)?.[1] ?? 0) / 1024;
+    const kernel = this.#unified
+      ? counted("kernel")
+      : Number(this.#read("memory.kmem.usage_in_bytes")) / 1024;
+    const file = counted(this.#unified ? "file" : "cache");
+    let [anonymous, stack, pageTables] = [0, 0, 0];
+    for (const pid of this.processes) {
+      anonymous += kibibytes(proc(pid, "smaps_rollup"), "Anonymous");
+      stack += mapOf(pid).find(({ name }) => name === "[stack]")?.private ?? 0;
+      pageTables += kibibytes(proc(pid, "status"), "VmPTE");
+    }
+    return { total: anonymous + kernel + file, anonymous, stack, file, kernel, "page tables": pageTables };
+  }
+
+  /**
+   * A shell in it that starts a program so many times as soon as it reads a line. It moves before it starts them, so
+   * that all that the kernel has for a process is charged here: it charges the one who forks.
+   */
+  launcher(command: readonly string[], count: number) {
+    const script = `echo $$ >${join(this.path, "cgroup.procs")} && read -r go &&
+      { i=0; while [ $i -lt ${count} ]; do "$@" & i=$((i+1)); done; wait; }`;
+    return Bun.spawn(["sh", "-c", script, "sh", ...command], {
+      stdio: ["pipe", "ignore", "ignore"],
+      env: { PATH: process.env.PATH },
+    });
   }
 
   [Symbol.dispose](): void {
-    const pids = this.#read("cgroup.procs").split("\n").filter(Boolean).map(Number);
-    for (const pid of pids) process.kill(pid, "SIGKILL");
+    for (const pid of this.processes) kill(pid);
     // A process that has ended leaves its cgroup a moment after its parent knows.
     for (let left = 1000; left > 0; left--) {
       try {
@@ -115,80 +143,75 @@ class MemoryCgroup implements Disposable {
   }
 }
 
-/** Whether a program that pauses is where it stays: it sleeps, with all the signals caught that it ever catches. */
-export type Ready = (pid: number) => boolean;
-
-const everAgain = (pid: number): boolean => status(pid, "State").startsWith("S");
-
-/** Starts `count` instances, one behind the other, and ends them when nothing changes any more. */
-export async function costOf(command: readonly string[], count: number, ready: Ready): Promise<Cost> {
+/** What one of `count` instances charges when all are at rest and nothing changes any more. */
+export async function costOf(command: readonly string[], count: number, rests: Has): Promise<Memory> {
   // Once outside, so that the page cache is charged elsewhere.
-  const before = Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] });
-  await until("rest", () => ready(before.pid), before);
-  await end(before);
+  untilReady(new Command(command), rests);
 
   using cgroup = new MemoryCgroup();
-  const empty = cgroup.usage();
-  const begin = performance.now();
-  const instances = Array.from({ length: count }, () => cgroup.start(command));
-  for (const one of instances) await until("rest", () => ready(one.pid) && everAgain(one.pid), one);
-  const start = performance.now() - begin;
-  // Page tables and objects that a start left behind are freed after a grace period of RCU.
-  let [last, full] = [empty, cgroup.usage()];
-  for (let same = 0; same < 4; same = last.total === full.total ? same + 1 : 0) {
-    await Bun.sleep(40);
-    [last, full] = [full, cgroup.usage()];
-  }
-  await Promise.all(instances.map(end));
-  const each = (field: keyof Memory) => (full[field] - empty[field]) / count / 1024;
-  const memory = {
-    total: each("total"),
-    anonymous: each("anonymous"),
-    kernel: each("kernel"),
-    file: each("file"),
+  const launcher = cgroup.launcher(command, count);
+  await until("the shell in its cgroup", () => cgroup.processes.includes(launcher.pid), launcher);
+  const settled = async () => {
+    // Page tables and objects that a start left behind are freed after a grace period of RCU.
+    let [last, now] = [cgroup.usage(), cgroup.usage()];
+    for (let same = 0; same < 4; same = last.total === now.total ? same + 1 : 0) {
+      await Bun.sleep(40);
+      [last, now] = [now, cgroup.usage()];
+    }
+    return now;
   };
-  return { memory, start };
-}
-
-/** Milliseconds from SIGTERM to the end of a program that is ready. */
-export async function untilTerminated(command: readonly string[], ready: Ready): Promise<number> {
-  const instance = Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] });
-  await until("ready", () => ready(instance.pid), instance);
-  const start = performance.now();
-  instance.kill("SIGTERM");
-  await instance.exited;
-  return performance.now() - start;
+  const empty = await settled();
+  launcher.stdin.write("go\n");
+  launcher.stdin.end();
+  await until("all instances", () => childrenOf(launcher.pid).length === count, launcher);
+  for (const pid of childrenOf(launcher.pid)) await until("rest", () => rests(pid), { pid });
+  const full = await settled();
+  for (const pid of cgroup.processes) kill(pid);
+  await launcher.exited;
+  return Object.fromEntries(PARTS.map((part) => [part, (full[part] - empty[part]) / count])) as Memory;
 }
 
 /** Nanoseconds that a process has run (proc_pid_schedstat, Documentation/scheduler/sched-stats.rst). */
 export const cpuTime = (pid: number): number => Number(proc(pid, "schedstat").split(" ")[0]);
 
-/** Ends a program, and first the child that an init has. */
-export async function end(instance: Bun.Subprocess): Promise<void> {
-  for (const child of childrenOf(instance.pid)) kill(child);
-  instance.kill("SIGKILL");
-  await instance.exited;
+/** Waits for it without sleep: what sleeps is late. */
+function busily(what: string, has: Has, pid: number): void {
+  const end = performance.now() + 60_000;
+  while (!has(pid)) if (performance.now() > end) throw new Error(`${what}: not within 60 s`);
+}
+
+/** Ends a child that was started with `Command`, and first the child that an init has. */
+function finish(pid: number): void {
+  for (const child of childrenOf(pid)) kill(child);
+  kill(pid);
+  wait(pid);
 }
 
 /** Milliseconds from before a program is started until it has ended. */
-export async function untilExit(command: readonly string[]): Promise<number> {
+export function untilExit(command: Command): number {
   const start = performance.now();
-  Bun.spawnSync([...command], { stdio: ["ignore", "ignore", "ignore"] });
+  wait(command.start());
   return performance.now() - start;
 }
 
 /** Milliseconds from before a program is started until it is ready; it is killed then. */
-export async function untilReady(command: readonly string[], ready: Ready): Promise<number> {
+export function untilReady(command: Command, ready: Has): number {
   const start = performance.now();
-  const instance = Bun.spawn([...command], { stdio: ["ignore", "ignore", "ignore"] });
-  let [last, now] = [start, start];
-  // Looking more often slows down what is looked at; the middle of the last interval is as likely as any time in it.
-  while (!ready(instance.pid)) {
-    await Bun.sleep(1);
-    [last, now] = [now, performance.now()];
-  }
-  await end(instance);
-  return (last + now) / 2 - start;
+  const pid = command.start();
+  busily("ready", ready, pid);
+  const time = performance.now() - start;
+  finish(pid);
+  return time;
+}
+
+/** Milliseconds from SIGTERM to the end of a program that is at rest. */
+export function untilTerminated(command: Command, rests: Has): number {
+  const pid = command.start();
+  busily("rest", rests, pid);
+  const start = performance.now();
+  process.kill(pid, "SIGTERM");
+  wait(pid);
+  return performance.now() - start;
 }
 
 /** A part of an address space, in KiB. */

@@ -1,10 +1,16 @@
 /**
- * The table of README.md, from bench/results.json. `bun bench/table.ts` writes it there.
+ * The tables of README.md and bench/README.md, from bench/results.json. `bun bench/table.ts` writes them there.
  */
 import { join } from "node:path";
 
-/** Every value of a measure, by the measure's name. */
-export type Samples = Record<string, number[]>;
+/** Values of one measure: how many, the least, and the quartiles. */
+export interface Summary {
+  readonly count: number;
+  readonly least: number;
+  readonly low: number;
+  readonly median: number;
+  readonly high: number;
+}
 
 export interface Results {
   date: string;
@@ -12,34 +18,64 @@ export interface Results {
   versions: Record<string, string>;
   instances: number;
   rounds: number;
-  /** By the program's name. */
-  samples: Record<string, Samples>;
-  /** MiB of memory and milliseconds until the last is ready, by the program's name and the number of instances. */
-  scale: Record<string, { count: number; memory: number; start: number }[]>;
-  /** In bytes; of the image, per architecture. */
-  size: { executable: number; image: number; reference: number };
+  /** By measure, then by peer. */
+  measures: Record<string, Record<string, Summary>>;
+  /** MiB, by peer, then by the number of pods. */
+  scale: Record<string, Record<string, number>>;
 }
 
-/** What is shown of each measure: its title and the digits behind the point. */
-const MEASURES = {
-  "memory total": ["memory charged, KiB", 0],
-  "memory anonymous": ["… anonymous, KiB", 0],
-  "memory kernel": ["… kernel, KiB", 0],
-  "memory file": ["… files, KiB", 0],
-  private: ["private, KiB", 0],
-  threads: ["threads", 0],
-  mappings: ["mappings", 0],
-  ready: ["exec to ready, ms", 1],
-  version: ["exec to exit for the version, ms", 1],
-  terminated: ["SIGTERM to exit, ms", 1],
-  reaped: ["orphans reaped per second", 0],
-  "reaping cpu": ["CPU time per 1,000 orphans, ms", 1],
-  "longest zombie": ["longest seen zombie, ms", 0],
-  "idle wake-ups": ["wake-ups in 10 s", 0],
-  "idle cpu": ["CPU time in 10 s, ns", 0],
-  container: ["crun create to delete, ms", 0],
-  pod: ["podman pod, created to removed, ms", 0],
-} as const;
+type Unit = "KiB" | "ms" | "a second";
+
+/** What a measure is called, and its unit. */
+export const MEASURES: Readonly<Record<string, readonly [title: string, unit: Unit]>> = {
+  "memory total": ["memory charged at rest", "KiB"],
+  "memory anonymous": ["… anonymous", "KiB"],
+  "memory stack": ["… of that the stack", "KiB"],
+  "memory file": ["… files", "KiB"],
+  "memory kernel": ["… the kernel's", "KiB"],
+  "memory page tables": ["… of that page tables", "KiB"],
+  ready: ["exec to ready", "ms"],
+  exit: ["exec to exit (`-v`)", "ms"],
+  terminated: ["SIGTERM to exit", "ms"],
+  reaped: ["orphans reaped", "a second"],
+  "reaping cpu": ["CPU for 1,000 orphans", "ms"],
+  executable: ["executable", "KiB"],
+  "image compressed": ["image, compressed", "KiB"],
+  "image unpacked": ["image, unpacked", "KiB"],
+  "crun warm time": ["crun container, warm: time", "ms"],
+  "crun warm peak": ["… peak memory of its cgroup", "KiB"],
+  "crun cold time": ["crun container, cold: time", "ms"],
+  "crun cold peak": ["… peak memory of its cgroup", "KiB"],
+  "podman warm time": ["podman pod, warm: time", "ms"],
+  "podman warm peak": ["… peak memory of its cgroup", "KiB"],
+  "podman cold time": ["podman pod, cold: time", "ms"],
+  "podman cold peak": ["… peak memory of its cgroup", "KiB"],
+  "containerd warm time": ["containerd pod, warm: time", "ms"],
+  "containerd warm peak": ["… peak memory of its cgroup", "KiB"],
+  "containerd cold time": ["containerd pod, cold: time", "ms"],
+  "containerd cold peak": ["… peak memory of its cgroup", "KiB"],
+};
+
+/** What README.md shows of it. */
+const SHORT = {
+  measures: [
+    "memory total",
+    "ready",
+    "exit",
+    "reaping cpu",
+    "executable",
+    "image compressed",
+    "containerd cold peak",
+  ],
+  titles: { "containerd cold peak": "containerd pod, cold: peak memory" } as Record<string, string>,
+  peers: ["freestanding", "hosted", "C, glibc", "C, musl", "catatonit -P", "floor"],
+};
+
+/** The peer beside which all the others are held. */
+export const STANDARD = "C, glibc";
+
+/** What Bun takes itself. Its `exit` is measured, and nothing else. */
+export const EMPTY = "empty script of Bun";
 
 /** The value below which this part of the values lies. */
 export function quantile(values: readonly number[], part: number): number {
@@ -49,62 +85,101 @@ export function quantile(values: readonly number[], part: number): number {
   return low + ((ordered[Math.ceil(position)] ?? 0) - low) * (position - Math.floor(position));
 }
 
-/** Cost per instance, in KiB: the slope of the straight line through the points (least squares). */
-export function slope(points: readonly { count: number; memory: number }[]): number {
-  const mean = (of: (point: { count: number; memory: number }) => number) =>
-    points.reduce((sum, point) => sum + of(point), 0) / points.length;
-  const [x, y] = [mean(({ count }) => count), mean(({ memory }) => memory)];
-  const covariance = mean((point) => (point.count - x) * (point.memory - y));
-  return (covariance / mean((point) => (point.count - x) ** 2)) * 1024;
+/** Four digits are more than any round can tell. */
+const round = (value: number) => Number(value.toPrecision(4));
+
+export const summary = (values: readonly number[]): Summary => ({
+  count: values.length,
+  least: round(quantile(values, 0)),
+  low: round(quantile(values, 0.25)),
+  median: round(quantile(values, 0.5)),
+  high: round(quantile(values, 0.75)),
+});
+
+const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+
+function withUnit(value: number, unit: Unit): string {
+  if (unit === "KiB" && value >= 1000) return `${digits.format(value / 1024)} MiB`;
+  return `${digits.format(value)} ${unit}`;
 }
 
-/** Markdown: a row a measure, a column a program, each with the median and the middle half of the values. */
-export function table(results: Results): string {
-  const names = Object.keys(results.samples);
+/**
+ * How many times the standard's this is; "=" if the middle halves of both overlap, because then these rounds cannot
+ * tell them apart.
+ */
+export function ratio(own: Summary, standard: Summary): string {
+  if (own.low <= standard.high && standard.low <= own.high) return "=";
+  const times = own.median / standard.median;
+  return times < 0.1 || times >= 10 ? `×${digits.format(times)}` : `×${times.toFixed(2)}`;
+}
+
+/** Markdown: a row a measure, a column a peer. */
+function markdown(
+  { measures }: Results,
+  rows: readonly string[],
+  peers: readonly string[],
+  titles: Readonly<Record<string, string>>,
+  withQuartiles: boolean,
+): string {
   const row = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  const lines = [row(["", ...names]), row(["---", ...names.map(() => "---:")])];
-  for (const [measure, [title, digits]] of Object.entries(MEASURES)) {
-    const cells = names.map((name) => {
-      const values = results.samples[name]?.[measure];
-      if (values === undefined) return "";
-      const [low, middle, high] = [0.25, 0.5, 0.75].map((part) => quantile(values, part).toFixed(digits));
-      return low === high ? `${middle}` : `${middle} (${low}–${high})`;
+  const lines = [row(["", ...peers]), row(["---", ...peers.map(() => "---:")])];
+  for (const measure of rows) {
+    const of = measures[measure];
+    if (of === undefined) continue;
+    const [title, unit] = MEASURES[measure] ?? [measure, "ms"];
+    const standard = of[STANDARD];
+    const cells = peers.map((name) => {
+      const own = of[name];
+      if (own === undefined) return "";
+      const value = withUnit(own.median, unit);
+      const quartiles = own.low === own.high ? "" : ` (${digits.format(own.low)}–${digits.format(own.high)})`;
+      const isStandard = name === STANDARD || standard === undefined || standard.median === 0;
+      return `${value}${withQuartiles ? quartiles : ""}${isStandard ? "" : ` ${ratio(own, standard)}`}`;
     });
-    lines.push(row([title, ...cells]));
+    lines.push(row([titles[measure] ?? title, ...cells]));
   }
-  lines.push("");
-  for (const [name, points] of Object.entries(results.scale)) {
-    const each = slope(points);
-    const nodes = [110, 250, 500].map(
-      (pods) => `${((each * pods) / 1024).toFixed(1)} MiB on a node of ${pods} pods`,
-    );
-    lines.push(
-      `${name}, up to ${points.at(-1)?.count} instances: ${each.toFixed(0)} KiB each, ${nodes.join(", ")}.`,
-      "",
-    );
-  }
-  const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  const { executable, image, reference } = results.size;
-  lines.push(
-    `The executable has ${mebibytes(executable)} (C, static: ${mebibytes(reference)}), the image ${mebibytes(image)} compressed.`,
-    "",
-    `${results.date}, ${results.machine}; medians of ${results.rounds} rounds in turns, with the middle half of the values;`,
-    `memory of ${results.instances} instances at a time.`,
-  );
   return lines.join("\n");
+}
+
+const measuredOn = ({ date, machine, rounds, instances }: Results) =>
+  `${date}, ${machine}. Medians of ${rounds} rounds in turns, memory of ${instances} instances at a time. Behind each
+value: how many times that of the C program with glibc, both static; "=" where the middle halves of the values overlap.`;
+
+/** README.md's. */
+export function table(results: Results): string {
+  const peers = SHORT.peers.filter((name) => results.measures["memory total"]?.[name] !== undefined);
+  return `${markdown(results, SHORT.measures, peers, SHORT.titles, false)}\n\n${measuredOn(results)}`;
+}
+
+/** bench/README.md's: all of it. */
+export function fullTable(results: Results): string {
+  const peers = Object.keys(results.measures["memory total"] ?? {});
+  const versions = Object.entries(results.versions).map(([name, version]) => `${name} ${version}`);
+  const [empty, ours] = [results.measures.exit?.[EMPTY], results.measures.ready?.hosted];
+  const besideBun =
+    empty && ours
+      ? `An ${EMPTY} takes ${withUnit(empty.median, "ms")} from exec to exit; hosted, exec to ready, is ${ratio(ours, empty)} of that.\n\n`
+      : "";
+  const notes = `${measuredOn(results)}\nIn brackets: the middle half.\n\n${besideBun}${versions.join(", ")}.`;
+  return `${markdown(results, Object.keys(MEASURES), peers, {}, true)}\n\n${notes}`;
 }
 
 const MARKS = ["<!-- bench: written by bench/table.ts -->\n", "<!-- /bench -->"] as const;
 
-/** README.md with the table of these results in it. */
-export function withTable(readme: string, results: Results): string {
-  const [head = "", rest = ""] = readme.split(MARKS[0]);
+/** A document with a table of these results between the marks. */
+export function withTable(document: string, results: Results, make = table): string {
+  const [head = "", rest = ""] = document.split(MARKS[0]);
   const tail = rest.split(MARKS[1])[1] ?? "";
-  return `${head}${MARKS[0]}\n${table(results)}\n\n${MARKS[1]}${tail}`;
+  return `${head}${MARKS[0]}\n${make(results)}\n\n${MARKS[1]}${tail}`;
 }
 
 if (import.meta.main) {
-  const readme = Bun.file(join(import.meta.dir, "../README.md"));
   const results: Results = await Bun.file(join(import.meta.dir, "results.json")).json();
-  await Bun.write(readme, withTable(await readme.text(), results));
+  for (const [path, make] of [
+    ["../README.md", table],
+    ["README.md", fullTable],
+  ] as const) {
+    const file = Bun.file(join(import.meta.dir, path));
+    await Bun.write(file, withTable(await file.text(), results, make));
+  }
 }

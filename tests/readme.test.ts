@@ -4,7 +4,6 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { slope, withTable } from "../bench/table.ts";
 import { must, output } from "./helpers/process.ts";
 import { root } from "./helpers/programs.ts";
 import { needs } from "./helpers/tools.ts";
@@ -14,10 +13,6 @@ const readme = read("README.md");
 
 test("README has at most 120 lines", () => {
   expect(readme.trimEnd().split("\n").length).toBeLessThanOrEqual(120);
-});
-
-test("README has the table of bench/results.json", () => {
-  expect(withTable(readme, JSON.parse(read("bench/results.json")))).toBe(readme);
 });
 
 for (const file of [
@@ -87,8 +82,4 @@ test.skipIf(namespaces.skip)(
 
 test("the listing can be read, and ends where the file's texts do", () => {
   expect(must("tail", "-n", "2", join(root, "dist/freestanding/amd64/pause.lst"))).toContain("init.ts");
-});
-
-test("the cost per instance is the slope of the line, in KiB", () => {
-  expect(slope([1, 10, 100].map((count) => ({ count, memory: 5 + count * 2 })))).toBeCloseTo(2048);
 });

@@ -1,0 +1,38 @@
+/**
+ * The benchmark's tables: what is claimed, and that the documents have the figures of bench/results.json.
+ */
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+import { fullTable, quantile, type Results, ratio, summary, table, withTable } from "../bench/table.ts";
+import { root } from "./helpers/programs.ts";
+
+const read = (path: string) => Bun.file(join(root, path)).text();
+const results: Results = await Bun.file(join(root, "bench/results.json")).json();
+
+test.each([
+  ["README.md", table],
+  ["bench/README.md", fullTable],
+] as const)("%s has the table of bench/results.json", async (path, make) => {
+  const document = await read(path);
+  expect(document).toContain(make(results));
+  expect(withTable(document, results, make)).toBe(document);
+});
+
+test("README's table has at most seven rows, and bench/README.md every measure", async () => {
+  const rows = (text: string) => text.split("\n").filter((line) => line.startsWith("|")).length - 2;
+  expect(rows(table(results))).toBeLessThanOrEqual(7);
+  expect(rows(fullTable(results))).toBe(Object.keys(results.measures).length);
+});
+
+test("a difference is only claimed where the middle halves of the values do not overlap", () => {
+  const standard = summary([10, 11, 12, 13, 14]);
+  expect(ratio(summary([13, 14, 15, 16, 17]), standard)).toBe("×1.25");
+  expect(ratio(summary([12, 13, 14, 15, 16]), standard)).toBe("=");
+  expect(ratio(summary([5, 6, 6, 6, 7]), standard)).toBe("×0.50");
+  expect(ratio(summary([1000]), standard)).toBe("×83.3");
+});
+
+test("quantiles lie between the values", () => {
+  expect(quantile([4, 1, 3, 2], 0.5)).toBe(2.5);
+  expect(quantile([1, 2, 3, 4, 5], 0.25)).toBe(2);
+});
