@@ -1,17 +1,5 @@
-import {
-  _exit,
-  handler,
-  type Libc,
-  NULL,
-  psignal,
-  SA_NOCLDSTOP,
-  SIGCHLD,
-  SIGINT,
-  SIGTERM,
-  WNOHANG,
-  waitpid,
-  whilePositive,
-} from "#ffi/libc.ts";
+import { NULL, SA_NOCLDSTOP, SIGCHLD, SIGINT, SIGTERM, WNOHANG } from "#ffi/constants.ts";
+import { _exit, handler, type Libc, psignal, waitpid, whilePositive } from "#ffi/libc.ts";
 import { start } from "#ffi/start.ts";
 import { version as VERSION } from "./package.json" with { type: "json" };
 

@@ -5,20 +5,8 @@
  * (ffi/hosted/start.ts, ffi/freestanding/start.ts). A handler calls nothing. A signal arrives between any two
  * instructions, and entering JavaScript there is undefined: so a handler is a list of calls, which becomes machine
  * code before the first signal can reach it.
- *
- * The constants are those of Linux's asm-generic headers, which all architectures here share.
  */
-
-export const NULL = null;
-
-// sys/wait.h
-export const WNOHANG = 1;
-
-// signal.h
-export const SIGINT = 2;
-export const SIGTERM = 15;
-export const SIGCHLD = 17;
-export const SA_NOCLDSTOP = 0x1;
+import { SIGCHLD, SIGINT, SIGTERM } from "./constants.ts";
 
 // unistd.h
 const STDOUT_FILENO = 1;

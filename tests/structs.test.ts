@@ -4,9 +4,9 @@
 import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { SA_NOCLDSTOP } from "../ffi/constants.ts";
 import { architectures } from "../ffi/freestanding/architectures.ts";
 import { offsetof, sizeof, structSigaction } from "../ffi/hosted/structs.ts";
-import { SA_NOCLDSTOP } from "../ffi/libc.ts";
 import { architectures as toolsOf } from "./helpers/architectures.ts";
 import { must } from "./helpers/process.ts";
 import { dist } from "./helpers/programs.ts";

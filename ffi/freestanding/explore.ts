@@ -6,8 +6,9 @@
  * comes out is a tree: a call, branches on its answer, and at the ends an exit status or the loop that it rests in.
  */
 import type { Condition } from "../assembler/routine.ts";
+import { SIGCHLD } from "../constants.ts";
 import type { Handler, Libc, Main, Stream } from "../libc.ts";
-import { SIGCHLD, stderr, stdout } from "../libc.ts";
+import { stderr, stdout } from "../libc.ts";
 
 /** A call that main makes. */
 export type Call =

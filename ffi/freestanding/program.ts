@@ -2,7 +2,8 @@
  * The tree of main, and the handlers that it installs, as routines of system calls.
  */
 import type { Part, Step, Value } from "../assembler/routine.ts";
-import { ascii, type Handler, type Call as HandlerCall, SIGCHLD, SIGINT, SIGTERM } from "../libc.ts";
+import { SIGCHLD, SIGINT, SIGTERM } from "../constants.ts";
+import { ascii, type Handler, type Call as HandlerCall } from "../libc.ts";
 import type { Architecture, SystemCall } from "./architectures.ts";
 import { type Call, keyOf, type Node } from "./explore.ts";
 

@@ -1,7 +1,7 @@
 /**
  * What Bun 1.4.5 has changed in this process before the first line of ours ran, and how it is put back.
  */
-import { NULL } from "../libc.ts";
+import { NULL } from "../constants.ts";
 import {
   F_GETFD,
   FD_CLOEXEC,

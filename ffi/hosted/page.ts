@@ -2,7 +2,7 @@
  * Memory for machine code: written first and executable after, never both.
  */
 import { type Pointer, toArrayBuffer } from "bun:ffi";
-import { NULL } from "../libc.ts";
+import { NULL } from "../constants.ts";
 import {
   type LibcFunctions,
   MAP_ANONYMOUS,

@@ -4,7 +4,8 @@
 import { aarch64 } from "../assembler/aarch64.ts";
 import { assemble, type FunctionEncoder, type Part, type Step, type Value } from "../assembler/routine.ts";
 import { x86_64 } from "../assembler/x86_64.ts";
-import { type Call, type Handler, SIGCHLD } from "../libc.ts";
+import { SIGCHLD } from "../constants.ts";
+import type { Call, Handler } from "../libc.ts";
 import { addressOf, type LibcFunctions, PR_SET_DUMPABLE, SIG_SETMASK, SUID_DUMP_DISABLE } from "./libc.ts";
 import type { Page } from "./page.ts";
 import type { Range } from "./proc.ts";
