@@ -137,7 +137,7 @@ function parts({ measures }: Results): object {
             field: "part",
             type: "nominal",
             scale: { domain: PARTS, range: RANGE },
-            legend: { title: null, orient: "bottom" },
+            legend: { title: null, orient: "bottom", labelLimit: 0, columns: 2 },
           },
         },
       },

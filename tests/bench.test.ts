@@ -30,6 +30,8 @@ test("a difference is only claimed where the middle halves of the values do not 
   expect(ratio(summary([12, 13, 14, 15, 16]), standard)).toBe("=");
   expect(ratio(summary([5, 6, 6, 6, 7]), standard)).toBe("×0.50");
   expect(ratio(summary([1000]), standard)).toBe("×83.3");
+  expect(ratio(summary([20]), standard)).toBe("×1.67");
+  expect(ratio(summary([20]), standard, 9)).toBe("=");
 });
 
 test("quantiles lie between the values", () => {
