@@ -44,7 +44,7 @@ const COMMANDS: Record<string, [file: string, by: string]> = {
     '"images", "import"',
   ],
   "skopeo copy oci-archive:dist/pause-freestanding.oci.tar containers-storage:localhost/pause:1.0.0-freestanding":
-    ["tests/image.test.ts", "containers-storage:"],
+    ["tests/registry.test.ts", "containers-storage:"],
   "podman load -i dist/pause-freestanding.oci.tar": ["tests/runtimes.test.ts", 'podman("load"'],
   "sh examples/verify": ["tests/verify.test.ts", "examples/verify"],
   "less dist/freestanding/amd64/pause.lst": ["tests/freestanding.test.ts", ".lst"],
@@ -76,7 +76,8 @@ test.skipIf(namespaces.skip)(
   () => {
     const { stdout, exitCode } = output(["npm", "--prefix", root, "start"]);
     expect([exitCode, stdout]).toEqual([0, stdout]);
-    for (const words of ["sleep", "dist/pause", "dist/freestanding"]) expect(stdout).toContain(words);
+    for (const words of ["300 zombies", "freestanding pause", "hosted pause", "both builds reap all 300"])
+      expect(stdout).toContain(words);
   },
 );
 
