@@ -39,6 +39,12 @@ function progress(what: string): void {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${Math.round(elapsed())} s: ${what}`);
 }
 
+/** Each is the first in turn: what comes behind a program with two processes would always have to bear its end. */
+const inTurn = <T>(list: readonly T[], turn: number): T[] => {
+  const first = turn % Math.max(1, list.length);
+  return [...list.slice(first), ...list.slice(0, first)];
+};
+
 /** Every value of each measure, by measure and then by peer. */
 class Samples {
   readonly values: Record<string, Record<string, number[]>> = {};
@@ -90,6 +96,7 @@ async function bench(): Promise<Results> {
   const commands = new Map(all.map((peer) => [peer, new Command(peer.command)]));
   const exits = new Map(all.map((peer) => [peer, new Command(peer.exits)]));
   const empty = new Command(emptyScript());
+  const reapers = all.filter(({ reaps }) => reaps);
   const orphans = compile("orphans");
   const samples = new Samples();
 
@@ -127,32 +134,27 @@ async function bench(): Promise<Results> {
     if (rounds >= FEWEST && spent + spent / rounds > SECONDS) break;
     const left = rounds === 0 ? "" : `, at most ${Math.max(0, Math.ceil(SECONDS - spent))} s left`;
     const say = (what: string) => progress(`round ${rounds + 1}${left}: ${what}`);
-    // Each starts a round in turn: what comes behind a program with two processes would always have to bear its end.
-    const inTurn = <T>(list: readonly T[]) => {
-      const first = rounds % Math.max(1, list.length);
-      return [...list.slice(first), ...list.slice(0, first)];
-    };
-    for (const { name, command, rests } of inTurn(all)) {
+    for (const { name, command, rests } of inTurn(all, rounds)) {
       say(`memory of ${name}`);
       const memory = await costOf(command, INSTANCES, rests);
       for (const [part, value] of Object.entries(memory)) samples.add(`memory ${part}`, name, value);
     }
     say("starts and ends");
     for (let turn = 0; turn < STARTS; turn++) {
-      for (const peer of inTurn(all)) {
+      for (const peer of inTurn(all, rounds + turn)) {
         samples.add("ready", peer.name, untilReady(commands.get(peer) ?? empty, peer.ready));
         samples.add("exit", peer.name, untilExit(exits.get(peer) ?? empty));
         samples.add("terminated", peer.name, untilTerminated(commands.get(peer) ?? empty, peer.rests));
       }
       samples.add("exit", EMPTY, untilExit(empty));
     }
-    for (const peer of inTurn(all.filter(({ reaps }) => reaps))) {
+    for (const peer of inTurn(reapers, rounds)) {
       say(`reaping of ${peer.name}`);
       const { rate, cpu } = await reaping(peer, orphans);
       samples.add("reaped", peer.name, rate);
       samples.add("reaping cpu", peer.name, cpu);
     }
-    for (const [name, peer, runtime] of inTurn(runtimes)) {
+    for (const [name, peer, runtime] of inTurn(runtimes, rounds)) {
       for (const cache of ["warm", "cold"]) {
         say(`${name}, ${peer}, ${cache}`);
         if (cache === "cold") makeCold(runtime);
