@@ -6,18 +6,34 @@ import { join } from "node:path";
 import { fail, need, run } from "./tools.ts";
 
 export const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
-export const DEBIAN = "http://deb.debian.org";
 
-/** Debian 12's own sources, for machines that have none. */
-const SOURCES = ["debian bookworm", "debian bookworm-updates", "debian-security bookworm-security"]
-  .map((source) => `deb [signed-by=${KEYRING}] ${DEBIAN}/${source} main\n`)
-  .join("");
+/** Where apt's sources have a suite: the folder that has dists/. apt is asked, because they have more than one form. */
+export const mirrorOf = (suite: string): string | undefined =>
+  new RegExp(`^'(\\S+)/dists/${suite}/InRelease'`, "m").exec(run(["apt-get", "--print-uris", "update"]))?.[1];
 
-/** Of all that the sources have, Debian 12's only. */
-const PREFERENCES = ["bookworm", "bookworm-updates", "bookworm-security"]
-  .map((suite) => `Package: libc6:any\nPin: release o=Debian,n=${suite}\nPin-Priority: 990\n\n`)
-  .concat("Package: libc6:any\nPin: release o=*\nPin-Priority: -1\n")
-  .join("");
+/** Debian 12's sources, from where this machine's apt gets Debian. */
+function sources(): string {
+  const release = readFileSync("/etc/os-release", "utf8");
+  const field = (name: string) => new RegExp(`^${name}=(.*)$`, "m").exec(release)?.[1];
+  const isDebian = field("ID") === "debian";
+  /** A mirror of another Debian has this one too. */
+  const mirror = (suffix: string) =>
+    mirrorOf(`bookworm${suffix}`) ??
+    (isDebian ? mirrorOf(`${field("VERSION_CODENAME")}${suffix}`) : undefined);
+  const debian = mirror("");
+  if (debian === undefined)
+    return fail(
+      'apt has no source of Debian 12: add bookworm, or "npm run image -- freestanding", which needs none',
+    );
+  const security = mirror("-security");
+  return [
+    `${debian} bookworm`,
+    `${debian} bookworm-updates`,
+    ...(security ? [`${security} bookworm-security`] : []),
+  ]
+    .map((source) => `deb [signed-by=${KEYRING}] ${source} main\n`)
+    .join("");
+}
 
 /** A libc6 that was downloaded, and unpacked into a folder. */
 export interface Libc6 {
@@ -25,25 +41,17 @@ export interface Libc6 {
   folder: string;
 }
 
-/**
- * Downloads libc6 into this folder and unpacks it. apt verifies it by Debian's signatures: on Debian 12 from the
- * machine's own sources, elsewhere from Debian's.
- */
+/** Downloads libc6 into this folder and unpacks it. apt verifies it by Debian's signatures. */
 export function libc6<Architecture extends string>(
   folder: string,
   architectures: readonly Architecture[],
 ): Record<Architecture, Libc6> {
   need(["apt-get", "dpkg-deb"], 'it takes a Debian or Ubuntu; "npm run image -- freestanding" works here');
-  const release = readFileSync("/etc/os-release", "utf8");
-  const isDebian12 = /^ID=debian$/m.test(release) && /^VERSION_CODENAME=bookworm$/m.test(release);
-  if (!isDebian12) need([KEYRING], "apt-get install debian-archive-keyring");
-
-  const sources = join(folder, "sources.list");
-  const preferences = join(folder, "preferences");
+  need([KEYRING], "apt-get install debian-archive-keyring");
+  const list = join(folder, "sources.list");
   for (const name of ["lists/partial", "cache/archives/partial"])
     mkdirSync(join(folder, name), { recursive: true });
-  writeFileSync(sources, SOURCES);
-  writeFileSync(preferences, PREFERENCES);
+  writeFileSync(list, sources());
   // Package lists and downloads of its own, so that the machine's foreign architectures stay as they are. They lie
   // in a folder that apt's own user cannot enter.
   const options = [
@@ -52,9 +60,10 @@ export function libc6<Architecture extends string>(
     "APT::Sandbox::User=root",
     `Dir::State::lists=${join(folder, "lists")}`,
     `Dir::Cache=${join(folder, "cache")}`,
-    `Dir::Etc::preferences=${preferences}`,
+    `Dir::Etc::sourcelist=${list}`,
+    "Dir::Etc::sourceparts=/dev/null",
+    "Dir::Etc::preferences=/dev/null",
     "Dir::Etc::preferencesparts=/dev/null",
-    ...(isDebian12 ? [] : [`Dir::Etc::sourcelist=${sources}`, "Dir::Etc::sourceparts=/dev/null"]),
   ].flatMap((option) => ["-o", option]);
   run(["apt-get", "-qq", ...options, "update"]);
   run(["apt-get", "-qq", ...options, "download", ...architectures.map((one) => `libc6:${one}`)], folder);

@@ -18,7 +18,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Pod as PodManifest } from "kubernetes-models/v1/Pod";
 import { glibcOf, type HostedArchitecture, images, type Kind } from "../image/contents.ts";
-import { DEBIAN, KEYRING } from "../image/libc6.ts";
+import { KEYRING, mirrorOf } from "../image/libc6.ts";
 import { description, devDependencies, version } from "../package.json" with { type: "json" };
 import { buildImages } from "./helpers/images.ts";
 import { Pod } from "./helpers/pod.ts";
@@ -264,22 +264,18 @@ describe.skipIf(how !== "")(`image${how && ` (skipped: ${how})`}`, () => {
 
   const keyring = missing({ [KEYRING]: "debian-archive-keyring" });
   const why = process.getuid?.() === 0 ? keyring : "run the tests as root";
-  const debian = (suite: string) => `deb [signed-by=${KEYRING}] ${DEBIAN}/debian ${suite} main`;
-  for (const [where, release, sources] of [
-    ["Ubuntu", "ID=ubuntu\nVERSION_CODENAME=noble\n", ""],
-    ["Debian 13", "ID=debian\nVERSION_CODENAME=trixie\n", debian("trixie")],
-    [
-      "Debian 12 with packages of 13",
-      "ID=debian\nVERSION_CODENAME=bookworm\n",
-      `${debian("bookworm")}\n${debian("trixie")}`,
-    ],
+  const debian = (suite: string) => `deb [signed-by=${KEYRING}] ${mirrorOf("bookworm")} ${suite} main`;
+  for (const [where, release, suites] of [
+    ["Ubuntu with a source of Debian 12", "ID=ubuntu\nVERSION_CODENAME=noble\n", ["bookworm"]],
+    ["Debian 13", "ID=debian\nVERSION_CODENAME=trixie\n", ["trixie"]],
+    ["Debian 12 with packages of 13", "ID=debian\nVERSION_CODENAME=bookworm\n", ["bookworm", "trixie"]],
   ] as const)
     test.skipIf(why !== "")(
       `on ${where} libc6 is Debian 12's${why && ` (skipped: ${why})`}`,
       () => {
         const folder = mkdtempSync(join(tmpdir(), "pause-libc6-"));
         writeFileSync(join(folder, "os-release"), release);
-        writeFileSync(join(folder, "sources.list"), `${sources}\n`);
+        writeFileSync(join(folder, "sources.list"), `${suites.map(debian).join("\n")}\n`);
         const library = JSON.stringify(join(root, "image/libc6.ts"));
         const script = `console.log(JSON.stringify((await import(${library})).libc6(${JSON.stringify(folder)}, ["amd64", "arm64"])))`;
         const mounts = `mount --bind ${folder}/os-release /etc/os-release && mount -t tmpfs none /etc/apt/sources.list.d`;
