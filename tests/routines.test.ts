@@ -61,7 +61,7 @@ const NATIVE: Record<string, string> = { x64: "amd64", arm64: "arm64" };
 
 /** What is looked for among the arguments, and what they are besides. */
 const WANTED = ["v", "-v", "-V", "-\x01ab"] as const;
-const NEAR_MISSES = ["", "-", "-vv", "--v", "-v ", "-\xff", "\xff-v", "-\x01a", "-\x01abc"] as const;
+const NEAR_MISSES = ["", "-", "-vv", "--v", "-v ", "-\x7f", "\x7f-v", "-\x01a", "-\x01abc"] as const;
 
 /** The umasks that are set, and what results are compared with. */
 const SMALL = [0, 1, 5, 127] as const;
