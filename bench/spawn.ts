@@ -62,7 +62,7 @@ export class Command {
       ptr(this.#argv),
       ptr(envp),
     );
-    if (failed !== 0) throw new Error(`${this.#texts[0]?.toString("latin1")}: errno ${failed}`);
+    if (failed !== 0) throw new Error(`${this.#texts[0]?.toString("latin1").slice(0, -1)}: errno ${failed}`);
     return pid[0] ?? 0;
   }
 }
