@@ -29,7 +29,8 @@ for (const { name: architecture, compiler, tools } of toolsOf) {
   const { skip, name } = needs(tools.run);
 
   test.skipIf(skip)(name(`${architecture}: the kernel's struct sigaction`), () => {
-    const { sigaction = [], wordSize = 0, systemCalls = {}, pause = [] } = architectures[architecture] ?? {};
+    const { encoder, sigaction = [], systemCalls = {}, pause = [] } = architectures[architecture] ?? {};
+    const { wordSize = 0 } = encoder ?? {};
     const fields = sigaction.map(
       (field, index) => `offsetof(struct kernel_sigaction, ${field}) == ${index * wordSize}`,
     );

@@ -2,6 +2,11 @@
  * Machine code while it is written: bytes, the labels among them, and what each instruction is called.
  */
 
+/** Steps that no routine can be made of. Thrown before any code exists, never while it runs. */
+export class UnsupportedRoutine extends Error {
+  override name = "UnsupportedRoutine";
+}
+
 /** One instruction or datum, for a listing. */
 export interface Line {
   readonly address: number;
@@ -32,22 +37,19 @@ export interface Code {
   readonly listing?: Line[] | undefined;
   /** The `reason` of the lines that follow. */
   reason: string;
-  /** The `target` of the next line. */
-  target: string | undefined;
 }
 
 /** What an instruction is called. A function is asked only when there is a listing: a start has no time for texts. */
 export type Text = string | (() => string);
 
-function list(code: Code, text: Text, size: number): void {
+function list(code: Code, text: Text, size: number, target: string | undefined): void {
   code.listing?.push({
     address: here(code) - size,
     size,
     text: typeof text === "string" ? text : text(),
-    target: code.target,
+    target,
     reason: code.reason,
   });
-  code.target = undefined;
 }
 
 /** The address of what comes next. */
@@ -59,16 +61,16 @@ function put(code: Code, value: number): void {
   code.memory[code.offset++] = value;
 }
 
-/** Writes the bytes of one instruction. */
-export function bytes(code: Code, text: Text, ...values: readonly number[]): void {
+/** Writes the bytes of one instruction, which may refer to a label. */
+export function bytes(code: Code, text: Text, values: readonly number[], target?: string): void {
   for (const value of values) put(code, value);
-  list(code, text, values.length);
+  list(code, text, values.length, target);
 }
 
-/** Writes an instruction of 32 bits, least significant byte first. */
-export function word(code: Code, text: Text, value: number): void {
+/** Writes an instruction of 32 bits, least significant byte first, which may refer to a label. */
+export function word(code: Code, text: Text, value: number, target?: string): void {
   for (let shift = 0; shift < 32; shift += 8) put(code, (value >> shift) & 0xff);
-  list(code, text, 4);
+  list(code, text, 4, target);
 }
 
 /** The four bytes of the lower half of an integer, least significant first, in two's complement. */
@@ -89,7 +91,8 @@ export const hex = (value: number, bits = 64): string =>
 /** Writes data. */
 export function data(code: Code, values: Uint8Array): void {
   for (let index = 0; index < values.length; index++) put(code, values[index] ?? 0);
-  list(code, () => JSON.stringify(new TextDecoder("latin1").decode(values)), values.length);
+  const text = () => JSON.stringify(new TextDecoder("latin1").decode(values));
+  list(code, text, values.length, undefined);
 }
 
 /** Says that a label is here. */
@@ -107,7 +110,6 @@ export const local = (code: Code): string => `.${code.locals++}`;
  */
 export function addressOf(code: Code, name: string): number {
   const address = code.labels[name];
-  code.target = name;
   if (address === undefined) code.unsettled = name;
   return address ?? here(code) + FAR;
 }

@@ -3,17 +3,14 @@
  * takes r3 to r8 and its number in r0 (the kernel's Documentation/powerpc/syscall64-abi.rst). The listing is as
  * objdump prints it.
  */
-import { addressOf, type Code, here, label, local, upperHalf, word } from "./code.ts";
-import { type Address, type Encoder, UnsupportedRoutine, type Value } from "./routine.ts";
+import type { Arguments } from "./arguments.ts";
+import { addressOf, type Code, here, label, local, UnsupportedRoutine, upperHalf, word } from "./code.ts";
+import type { Encoder, Relation } from "./encoder.ts";
 
-/** The number of the system call, and until it is loaded, the link register's value. */
-const R0 = 0;
 /** The stack pointer. */
 const R1 = 1;
 /** The first argument, and the result. */
 const R3 = 3;
-/** Scratch: no arguments. */
-const R9 = 9;
 const R11 = 11;
 
 /** An instruction with two registers and 16 bits (form D). */
@@ -62,104 +59,91 @@ function la(code: Code, register: number, target: string): void {
   const distance = addressOf(code, target) - there;
   if (distance !== signed16(distance))
     throw new UnsupportedRoutine(`${target} is ${distance} bytes away, and addi bridges 32 KiB`);
-  addi(code, register, register, distance);
+  const text = () => `addi r${register},r${register},${distance}`;
+  word(code, text, 0x38000000 | (register << 21) | (register << 16) | (distance & 0xffff), target);
 }
-
-/** Puts words on the stack, which stays aligned to 16 bytes (ELFv2 2.2.2.1). Returns how many bytes it took. */
-function push(code: Code, words: readonly (number | Address)[]): number {
-  const size = (words.length * 8 + 15) & ~15;
-  if (size > 0x7fff) throw new UnsupportedRoutine(`${words.length} words are more than one addition`);
-  addi(code, R1, R1, -size);
-  for (const [index, value] of words.entries()) {
-    if (typeof value === "number") li(code, R9, value);
-    else la(code, R9, value.label);
-    formD(code, () => `std r9,${index * 8}(r1)`, 62, R9, R1, index * 8);
-  }
-  return size;
-}
-
-/** Loads what is passed into r3 to r8. Returns the bytes on the stack. */
-function load(code: Code, values: readonly Value[]): readonly number[] {
-  const onStack: number[] = [];
-  for (const [index, value] of values.entries()) {
-    const register = R3 + index;
-    if (typeof value === "number") li(code, register, value);
-    else if ("label" in value) la(code, register, value.label);
-    else {
-      onStack.push(push(code, value.words));
-      word(code, () => `mr r${register},r1`, 0x7c200b78 | (register << 16));
-    }
-  }
-  return onStack;
-}
-
-function jump(code: Code, target: string): void {
-  const address = addressOf(code, target);
-  word(code, () => `b ${address.toString(16)}`, 0x48000000 | ((address - here(code)) & 0x3fffffc));
-}
-
-/** A jump that depends on a bit of CR0, by its name, whether the bit has to be set, and which it is (book I, 2.4). */
-function branch(code: Code, name: string, isSet: boolean, bit: number, target: string): void {
-  const address = addressOf(code, target);
-  const distance = address - here(code); // counted from itself
-  if (distance !== signed16(distance))
-    throw new UnsupportedRoutine(`${target} is ${distance} bytes away, and a branch bridges 32 KiB`);
-  const operands = ((isSet ? 12 : 4) << 21) | (bit << 16) | (distance & 0xfffc);
-  word(code, () => `${name} ${address.toString(16)}`, 0x40000000 | operands);
-}
-
-const LESS = 0;
-const GREATER = 1;
-const EQUAL = 2;
-const SUMMARY_OVERFLOW = 3;
 
 function compare(code: Code, register: number, value: number): void {
   formD(code, () => `cmpwi r${register},${value}`, 11, 0, register, value);
 }
 
+/** On a bit of CR0: its name, whether the bit has to be set, and which it is (book I, 2.4). */
+const CONDITIONS: Readonly<Record<Relation | "no overflow", readonly [string, isSet: boolean, bit: number]>> =
+  {
+    less: ["blt", true, 0],
+    greater: ["bgt", true, 1],
+    notGreater: ["ble", false, 1],
+    equal: ["beq", true, 2],
+    unequal: ["bne", false, 2],
+    "no overflow": ["bns", false, 3],
+  };
+
+/** Jumps on what the instruction before has found out. */
+function jumpOn(code: Code, relation: keyof typeof CONDITIONS, target: string): void {
+  const [name, isSet, bit] = CONDITIONS[relation];
+  const address = addressOf(code, target);
+  const distance = address - here(code); // counted from itself
+  if (distance !== signed16(distance))
+    throw new UnsupportedRoutine(`${target} is ${distance} bytes away, and a branch bridges 32 KiB`);
+  const operands = ((isSet ? 12 : 4) << 21) | (bit << 16) | (distance & 0xfffc);
+  word(code, () => `${name} ${address.toString(16)}`, 0x40000000 | operands, target);
+}
+
 export const ppc64le: Encoder = {
   alignment: 4,
-  systemCall(code, number, values) {
-    const onStack = load(code, values);
-    li(code, R0, number);
+  wordSize: 8,
+  stackAlignment: 16, // ELFv2 2.2.2.1
+  maxStack: 0x7ff0,
+  kernelRegisters: [3, 4, 5, 6, 7, 8],
+  numberRegister: 0,
+  scratch: 9,
+  loadInteger: li,
+  loadAddress: la,
+  loadStackPointer(code, register) {
+    word(code, () => `mr r${register},r1`, 0x7c200b78 | (register << 16));
+  },
+  addToStackPointer(code, size) {
+    addi(code, R1, R1, size);
+  },
+  store(code, register, offset) {
+    formD(code, () => `std r${register},${offset}(r1)`, 62, register, R1, offset);
+  },
+  trap(code) {
     word(code, "sc", 0x44000002);
     // An error is a positive number, of a child it could be; what tells them apart is CR0.SO.
     const done = local(code);
-    branch(code, "bns", false, SUMMARY_OVERFLOW, done);
+    jumpOn(code, "no overflow", done);
     word(code, "neg r3,r3", 0x7c6300d0);
     label(code, done);
-    for (const size of onStack) addi(code, R1, R1, size);
   },
-  jump,
-  jumpIf(code, condition, target) {
-    compare(code, R3, typeof condition === "number" ? condition : 0);
-    if (condition === "positive") branch(code, "bgt", true, GREATER, target);
-    else if (condition === "negative") branch(code, "blt", true, LESS, target);
-    else branch(code, "beq", true, EQUAL, target);
+  jump(code, target) {
+    const address = addressOf(code, target);
+    const distance = (address - here(code)) & 0x3fffffc;
+    word(code, () => `b ${address.toString(16)}`, 0x48000000 | distance, target);
   },
-  /** At its start a program finds argc at r1, and argv above it (the kernel's create_elf_tables). From its end. */
-  jumpIfArgument(code, argument, target) {
-    const none = local(code);
-    const next = local(code);
-    word(code, "ld r9,0(r1)", 0xe9210000);
-    label(code, next);
-    word(code, "addic. r9,r9,-1", 0x3529ffff);
-    branch(code, "ble", false, GREATER, none);
-    word(code, "sldi r10,r9,3", 0x792a1f24);
-    word(code, "add r10,r10,r1", 0x7d4a0a14);
-    word(code, "ld r10,8(r10)", 0xe94a0008);
-    for (let index = 0; index <= argument.length; index++) {
-      // Behind the last character comes the zero byte that ends a string.
-      const character = argument.charCodeAt(index) || 0;
-      word(code, () => `lbz r11,${index}(r10)`, 0x896a0000 | index);
-      compare(code, R11, character);
-      if (index < argument.length) branch(code, "bne", false, EQUAL, next);
-      else branch(code, "beq", true, EQUAL, target);
-    }
-    jump(code, next);
-    label(code, none);
+  jumpIf(code, relation, value, target) {
+    compare(code, R3, value);
+    jumpOn(code, relation, target);
   },
   return(code) {
     word(code, "blr", 0x4e800020);
+  },
+};
+
+export const ppc64leArguments: Arguments = {
+  count(code) {
+    word(code, "ld r9,0(r1)", 0xe9210000);
+  },
+  previous(code, none) {
+    word(code, "addic. r9,r9,-1", 0x3529ffff);
+    jumpOn(code, "notGreater", none);
+    word(code, "sldi r10,r9,3", 0x792a1f24);
+    word(code, "add r10,r10,r1", 0x7d4a0a14);
+    word(code, "ld r10,8(r10)", 0xe94a0008);
+  },
+  jumpIfCharacter(code, index, relation, character, target) {
+    word(code, () => `lbz r11,${index}(r10)`, 0x896a0000 | index);
+    compare(code, R11, character);
+    jumpOn(code, relation, target);
   },
 };

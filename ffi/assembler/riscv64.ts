@@ -3,8 +3,9 @@
  * takes a0 to a5 and its number in a7 (syscall(2)). The listing is as `objdump -M no-aliases` prints it: with aliases,
  * binutils 2.40 calls addi add.
  */
-import { addressOf, type Code, here, hex, label, local, word } from "./code.ts";
-import { type Address, type Encoder, UnsupportedRoutine, type Value } from "./routine.ts";
+import type { Arguments } from "./arguments.ts";
+import { addressOf, type Code, here, hex, UnsupportedRoutine, word } from "./code.ts";
+import type { Encoder, Relation } from "./encoder.ts";
 
 const NAMES = "zero ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7".split(" ");
 
@@ -37,9 +38,9 @@ function typeI(code: Code, name: string, opcode: number, rd: number, rs: number,
 }
 
 /** An instruction with twenty bits that are the upper ones of 32 (type U). */
-function typeU(code: Code, name: string, opcode: number, rd: number, value: number): void {
+function typeU(code: Code, name: string, opcode: number, rd: number, value: number, target?: string): void {
   const bits = (value / 4096) & 0xfffff;
-  word(code, () => `${name} ${NAMES[rd]},${hex(bits)}`, opcode | (bits << 12) | (rd << 7));
+  word(code, () => `${name} ${NAMES[rd]},${hex(bits)}`, opcode | (bits << 12) | (rd << 7), target);
 }
 
 /** Loads a 64-bit integer: the upper bits of up to 32, twelve more at a time. */
@@ -66,61 +67,23 @@ function li(code: Code, register: number, value: number): void {
 function la(code: Code, register: number, target: string): void {
   const distance = addressOf(code, target) - here(code); // counted from auipc itself
   const low = low12(distance);
-  typeU(code, "auipc", 0x17, register, distance - low);
+  typeU(code, "auipc", 0x17, register, distance - low, target);
   typeI(code, "addi", ADDI, register, register, low);
 }
 
-/** Puts words on the stack, which stays aligned to 16 bytes (psABI, Integer Calling Convention). Returns the bytes. */
-function push(code: Code, words: readonly (number | Address)[]): number {
-  const size = (words.length * 8 + 15) & ~15;
-  if (size > 2047) throw new UnsupportedRoutine(`${words.length} words are more than one addition`);
-  typeI(code, "addi", ADDI, SP, SP, -size);
-  for (const [index, value] of words.entries()) {
-    const register = value === 0 ? ZERO : T0;
-    if (typeof value !== "number") la(code, T0, value.label);
-    else if (value !== 0) li(code, T0, value);
-    const offset = index * 8;
-    const operands = ((offset >> 5) << 25) | (register << 20) | (SP << 15) | ((offset & 31) << 7);
-    word(code, () => `sd ${NAMES[register]},${offset}(sp)`, 0x00003023 | operands);
-  }
-  return size;
-}
+/** What blt, bge and the others compare, and how. */
+const BRANCHES: Readonly<Record<Relation, readonly [name: string, bits: number, zeroFirst: boolean]>> = {
+  equal: ["beq", 0, false],
+  unequal: ["bne", 1, false],
+  less: ["blt", 4, false],
+  greater: ["blt", 4, true],
+  notGreater: ["bge", 5, true],
+};
 
-/** Loads what is passed into a0 to a5. Returns the bytes on the stack. */
-function load(code: Code, values: readonly Value[]): readonly number[] {
-  const onStack: number[] = [];
-  for (const [index, value] of values.entries()) {
-    const register = A0 + index;
-    if (typeof value === "number") li(code, register, value);
-    else if ("label" in value) la(code, register, value.label);
-    else {
-      onStack.push(push(code, value.words));
-      typeI(code, "addi", ADDI, register, SP, 0);
-    }
-  }
-  return onStack;
-}
-
-function jump(code: Code, target: string): void {
-  const address = addressOf(code, target);
-  const distance = address - here(code); // counted from itself; its bits stand in the order 20, 10:1, 11, 19:12
-  const bits =
-    ((distance & 0x100000) << 11) |
-    ((distance & 0x7fe) << 20) |
-    ((distance & 0x800) << 9) |
-    (distance & 0xff000);
-  word(code, () => `jal zero,${address.toString(16)}`, 0x6f | bits);
-}
-
-/** Jumps if a comparison of two registers holds, by its name and number. */
-function branch(
-  code: Code,
-  name: string,
-  compare: number,
-  left: number,
-  right: number,
-  target: string,
-): void {
+/** Jumps if a register compares so with 0. */
+function branch(code: Code, register: number, relation: Relation, target: string): void {
+  const [name, compare, zeroFirst] = BRANCHES[relation];
+  const [left, right] = zeroFirst ? [ZERO, register] : [register, ZERO];
   const address = addressOf(code, target);
   const distance = address - here(code); // counted from itself; its bits stand in the order 12, 10:5, 4:1, 11
   if (distance < -4096 || distance > 4094)
@@ -131,54 +94,67 @@ function branch(
     ((distance & 0x1e) << 7) |
     ((distance & 0x800) >> 4);
   const text = () => `${name} ${NAMES[left]},${NAMES[right]},${address.toString(16)}`;
-  word(code, text, 0x63 | bits | (compare << 12) | (left << 15) | (right << 20));
+  word(code, text, 0x63 | bits | (compare << 12) | (left << 15) | (right << 20), target);
 }
-
-const EQUAL = 0;
-const NOT_EQUAL = 1;
-const LESS = 4;
-const GREATER_OR_EQUAL = 5;
 
 export const riscv64: Encoder = {
   alignment: 4,
-  systemCall(code, number, values) {
-    const onStack = load(code, values);
-    li(code, A7, number);
-    word(code, "ecall", 0x00000073);
-    for (const size of onStack) typeI(code, "addi", ADDI, SP, SP, size);
+  wordSize: 8,
+  stackAlignment: 16, // psABI, Integer Calling Convention
+  maxStack: 2032,
+  kernelRegisters: [10, 11, 12, 13, 14, 15],
+  numberRegister: A7,
+  scratch: T0,
+  zero: ZERO,
+  loadInteger: li,
+  loadAddress: la,
+  loadStackPointer(code, register) {
+    typeI(code, "addi", ADDI, register, SP, 0);
   },
-  jump,
-  jumpIf(code, condition, target) {
-    const value = typeof condition === "number" ? condition : 0;
+  addToStackPointer(code, size) {
+    typeI(code, "addi", ADDI, SP, SP, size);
+  },
+  store(code, register, offset) {
+    const operands = ((offset >> 5) << 25) | (register << 20) | (SP << 15) | ((offset & 31) << 7);
+    word(code, () => `sd ${NAMES[register]},${offset}(sp)`, 0x00003023 | operands);
+  },
+  trap(code) {
+    word(code, "ecall", 0x00000073);
+  },
+  jump(code, target) {
+    const address = addressOf(code, target);
+    const distance = address - here(code); // counted from itself; its bits stand in the order 20, 10:1, 11, 19:12
+    const bits =
+      ((distance & 0x100000) << 11) |
+      ((distance & 0x7fe) << 20) |
+      ((distance & 0x800) << 9) |
+      (distance & 0xff000);
+    word(code, () => `jal zero,${address.toString(16)}`, 0x6f | bits, target);
+  },
+  jumpIf(code, relation, value, target) {
     // There are no flags: the difference of 32 bits is compared with zero.
     typeI(code, "addiw", ADDIW, T0, A0, -value);
-    if (condition === "positive") branch(code, "blt", LESS, ZERO, T0, target);
-    else if (condition === "negative") branch(code, "blt", LESS, T0, ZERO, target);
-    else branch(code, "beq", EQUAL, T0, ZERO, target);
-  },
-  /** At its start a program finds argc at sp, and argv above it (the kernel's create_elf_tables). From its end. */
-  jumpIfArgument(code, argument, target) {
-    const none = local(code);
-    const next = local(code);
-    typeI(code, "ld", LD, T0, SP, 0);
-    label(code, next);
-    typeI(code, "addi", ADDI, T0, T0, -1);
-    branch(code, "bge", GREATER_OR_EQUAL, ZERO, T0, none);
-    word(code, "slli t1,t0,0x3", 0x00329313);
-    word(code, "add t1,t1,sp", 0x00230333);
-    typeI(code, "ld", LD, T1, T1, 8);
-    for (let index = 0; index <= argument.length; index++) {
-      // Behind the last character comes the zero byte that ends a string.
-      const character = argument.charCodeAt(index) || 0;
-      typeI(code, "lbu", LBU, T2, T1, index);
-      typeI(code, "addi", ADDI, T2, T2, -character);
-      if (index < argument.length) branch(code, "bne", NOT_EQUAL, T2, ZERO, next);
-      else branch(code, "beq", EQUAL, T2, ZERO, target);
-    }
-    jump(code, next);
-    label(code, none);
+    branch(code, T0, relation, target);
   },
   return(code) {
     word(code, "jalr zero,0(ra)", 0x00008067);
+  },
+};
+
+export const riscv64Arguments: Arguments = {
+  count(code) {
+    typeI(code, "ld", LD, T0, SP, 0);
+  },
+  previous(code, none) {
+    typeI(code, "addi", ADDI, T0, T0, -1);
+    branch(code, T0, "notGreater", none);
+    word(code, "slli t1,t0,0x3", 0x00329313);
+    word(code, "add t1,t1,sp", 0x00230333);
+    typeI(code, "ld", LD, T1, T1, 8);
+  },
+  jumpIfCharacter(code, index, relation, character, target) {
+    typeI(code, "lbu", LBU, T2, T1, index);
+    typeI(code, "addi", ADDI, T2, T2, -character);
+    branch(code, T2, relation, target);
   },
 };

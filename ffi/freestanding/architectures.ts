@@ -4,13 +4,14 @@
  * System calls: arch/x86/entry/syscalls/syscall_64.tbl, arch/arm/tools/syscall.tbl, include/uapi/asm-generic/unistd.h
  * (arm64, riscv64), arch/powerpc/kernel/syscalls/syscall.tbl, arch/s390/kernel/syscalls/syscall.tbl.
  */
-import { aarch64 } from "../assembler/aarch64.ts";
-import { arm } from "../assembler/arm.ts";
-import { ppc64le } from "../assembler/ppc64le.ts";
-import { riscv64 } from "../assembler/riscv64.ts";
+import { aarch64, aarch64Arguments } from "../assembler/aarch64.ts";
+import { withArguments } from "../assembler/arguments.ts";
+import { arm, armArguments } from "../assembler/arm.ts";
+import { ppc64le, ppc64leArguments } from "../assembler/ppc64le.ts";
+import { riscv64, riscv64Arguments } from "../assembler/riscv64.ts";
 import type { Encoder } from "../assembler/routine.ts";
-import { s390x } from "../assembler/s390x.ts";
-import { x86_64 } from "../assembler/x86_64.ts";
+import { s390x, s390xArguments } from "../assembler/s390x.ts";
+import { x86_64, x86_64Arguments } from "../assembler/x86_64.ts";
 
 /** The system calls that a pause makes, by their names in Linux. */
 export type SystemCall =
@@ -29,8 +30,6 @@ export interface Architecture {
   /** e_machine and e_flags of the ELF header (elf.h, and the ABI supplements). */
   readonly machine: number;
   readonly flags: number;
-  /** The size of a long and of a pointer, in bytes. */
-  readonly wordSize: 4 | 8;
   readonly isLittleEndian: boolean;
   /** The largest page that its kernels use, in bytes: what a segment is aligned to. */
   readonly pageSize: number;
@@ -73,10 +72,9 @@ const WITH_RESTORER = ["sa_handler", "sa_flags", "sa_restorer", "sa_mask"] as co
 
 export const architectures: Readonly<Record<string, Architecture>> = {
   amd64: {
-    encoder: x86_64,
+    encoder: withArguments(x86_64, x86_64Arguments),
     machine: 62,
     flags: 0,
-    wordSize: 8,
     isLittleEndian: true,
     pageSize: 0x1000,
     systemCalls: {
@@ -94,10 +92,9 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     hasRestorer: true, // the kernel kills who has none (arch/x86/kernel/signal_64.c)
   },
   arm: {
-    encoder: arm,
+    encoder: withArguments(arm, armArguments),
     machine: 40,
     flags: 0x05000000, // EF_ARM_EABI_VER5
-    wordSize: 4,
     isLittleEndian: true,
     pageSize: 0x1000,
     systemCalls: I386_LIKE,
@@ -106,10 +103,9 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     hasRestorer: false, // the kernel's own page has it (arch/arm/kernel/signal.c, get_signal_page)
   },
   arm64: {
-    encoder: aarch64,
+    encoder: withArguments(aarch64, aarch64Arguments),
     machine: 183,
     flags: 0,
-    wordSize: 8,
     isLittleEndian: true,
     pageSize: 0x10000,
     systemCalls: GENERIC,
@@ -118,10 +114,9 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     hasRestorer: false, // the vDSO has it
   },
   ppc64le: {
-    encoder: ppc64le,
+    encoder: withArguments(ppc64le, ppc64leArguments),
     machine: 21,
     flags: 2, // ELFv2: a handler's address is that of its first instruction
-    wordSize: 8,
     isLittleEndian: true,
     pageSize: 0x10000,
     systemCalls: {
@@ -139,10 +134,9 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     hasRestorer: false, // the vDSO has it
   },
   riscv64: {
-    encoder: riscv64,
+    encoder: withArguments(riscv64, riscv64Arguments),
     machine: 243,
     flags: 0, // neither compressed instructions nor floating point
-    wordSize: 8,
     isLittleEndian: true,
     pageSize: 0x1000,
     systemCalls: GENERIC,
@@ -151,10 +145,9 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     hasRestorer: false, // the vDSO has it
   },
   s390x: {
-    encoder: s390x,
+    encoder: withArguments(s390x, s390xArguments),
     machine: 22,
     flags: 0,
-    wordSize: 8,
     isLittleEndian: false,
     pageSize: 0x1000,
     systemCalls: I386_LIKE,

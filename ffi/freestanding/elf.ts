@@ -38,8 +38,8 @@ export interface Contents {
 }
 
 /** The address of the first byte behind the headers: the file is loaded as it is, from 0 on. */
-export function sizeofHeaders({ wordSize }: Architecture): number {
-  const { ehdr, phdr } = SIZES[wordSize];
+export function sizeofHeaders({ encoder }: Architecture): number {
+  const { ehdr, phdr } = SIZES[encoder.wordSize];
   return ehdr + 2 * phdr;
 }
 
@@ -62,7 +62,7 @@ class Writer {
 
   /** Integers of the size of an address. */
   words(...values: readonly number[]): void {
-    this.integers(this.#architecture.wordSize, ...values);
+    this.integers(this.#architecture.encoder.wordSize, ...values);
   }
 
   align(alignment: number): void {
@@ -88,7 +88,8 @@ interface Section {
  * Writes the file: headers, code and texts, and then, not loaded, symbols, their names and the section headers.
  */
 export function elfFile(architecture: Architecture, { code, texts, symbols }: Contents): Uint8Array {
-  const { wordSize, machine, flags, isLittleEndian, pageSize, encoder } = architecture;
+  const { machine, flags, isLittleEndian, pageSize, encoder } = architecture;
+  const { wordSize } = encoder;
   const { ehdr, phdr, shdr, symbol } = SIZES[wordSize];
   const base = sizeofHeaders(architecture);
   const loaded = base + code.length;

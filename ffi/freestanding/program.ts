@@ -67,12 +67,12 @@ class Translator {
 
   /** The struct that the kernel takes: not libc's. */
   #structSigaction(handler: string, flags: number): Value {
-    const { sigaction, hasRestorer, wordSize } = this.#architecture;
+    const { sigaction, hasRestorer, encoder } = this.#architecture;
     const fields = {
       sa_handler: [{ label: handler }],
       sa_flags: [hasRestorer ? flags | SA_RESTORER : flags],
       sa_restorer: [hasRestorer ? { label: RESTORER } : 0],
-      sa_mask: Array<number>(SIZEOF_SIGSET / wordSize).fill(0),
+      sa_mask: Array<number>(SIZEOF_SIGSET / encoder.wordSize).fill(0),
     };
     return { words: sigaction.flatMap((field) => fields[field]) };
   }

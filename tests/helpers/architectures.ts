@@ -1,13 +1,8 @@
 /**
  * The architectures that there are encoders for, and the tools that know them too.
  */
-import { aarch64 } from "../../ffi/assembler/aarch64.ts";
-import { arm } from "../../ffi/assembler/arm.ts";
-import { ppc64le } from "../../ffi/assembler/ppc64le.ts";
-import { riscv64 } from "../../ffi/assembler/riscv64.ts";
 import type { Encoder, FunctionEncoder } from "../../ffi/assembler/routine.ts";
-import { s390x } from "../../ffi/assembler/s390x.ts";
-import { x86_64 } from "../../ffi/assembler/x86_64.ts";
+import { architectures as tables } from "../../ffi/freestanding/architectures.ts";
 
 export interface Architecture {
   readonly name: string;
@@ -27,12 +22,13 @@ export interface Architecture {
 
 function architecture(
   name: string,
-  encoder: Encoder | FunctionEncoder,
   objdump: string,
   tuple: string,
   cpu: string,
   rest: { bits?: 32; bigEndian?: true; stack: number },
 ): Architecture {
+  const { encoder } = tables[name] ?? {};
+  if (encoder === undefined) throw new Error(`no encoder for ${name}`);
   const [compiler, emulator] = [`${tuple}-gcc`, `qemu-${cpu}-static`];
   const debian = { arm: "armhf", ppc64le: "ppc64el" }[name] ?? name;
   const packages = name === "amd64" ? "gcc libc6-dev" : `gcc-${tuple} libc6-dev-${debian}-cross`;
@@ -44,14 +40,14 @@ function architecture(
 }
 
 export const architectures: readonly Architecture[] = [
-  architecture("amd64", x86_64, "-m i386:x86-64 -M intel", "x86_64-linux-gnu", "x86_64", { stack: 16 }),
-  architecture("arm", arm, "-m arm", "arm-linux-gnueabihf", "arm", { bits: 32, stack: 8 }),
-  architecture("arm64", aarch64, "-m aarch64", "aarch64-linux-gnu", "aarch64", { stack: 16 }),
-  architecture("ppc64le", ppc64le, "-m powerpc:common64 -EL", "powerpc64le-linux-gnu", "ppc64le", {
+  architecture("amd64", "-m i386:x86-64 -M intel", "x86_64-linux-gnu", "x86_64", { stack: 16 }),
+  architecture("arm", "-m arm", "arm-linux-gnueabihf", "arm", { bits: 32, stack: 8 }),
+  architecture("arm64", "-m aarch64", "aarch64-linux-gnu", "aarch64", { stack: 16 }),
+  architecture("ppc64le", "-m powerpc:common64 -EL", "powerpc64le-linux-gnu", "ppc64le", {
     stack: 16,
   }),
-  architecture("riscv64", riscv64, "-m riscv:rv64 -M no-aliases", "riscv64-linux-gnu", "riscv64", {
+  architecture("riscv64", "-m riscv:rv64 -M no-aliases", "riscv64-linux-gnu", "riscv64", {
     stack: 16,
   }),
-  architecture("s390x", s390x, "-m s390:64-bit", "s390x-linux-gnu", "s390x", { bigEndian: true, stack: 8 }),
+  architecture("s390x", "-m s390:64-bit", "s390x-linux-gnu", "s390x", { bigEndian: true, stack: 8 }),
 ];
