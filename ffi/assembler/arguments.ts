@@ -1,7 +1,7 @@
 /**
  * The search for an argument of the program, on every architecture: only where the stack is the kernel's own.
  */
-import { type Code, label, local, UnsupportedRoutine } from "./code.ts";
+import { type Code, label, local, refuse } from "./code.ts";
 import { type Encoder, isSevenBits, type Relation } from "./encoder.ts";
 
 /**
@@ -30,7 +30,7 @@ export const withArguments = (
 ): Encoder => ({
   ...encoder,
   jumpIfArgument(code, text, target) {
-    check(text);
+    check(code, text);
     const none = local(code);
     const next = local(code);
     count(code);
@@ -45,13 +45,12 @@ export const withArguments = (
 });
 
 /** Of each character there is a byte, and none of them ends the string. */
-function check(text: string): void {
+function check(code: Code, text: string): void {
   for (let index = 0; index < text.length; index++) {
     const character = text.charCodeAt(index);
     if (character === 0 || !isSevenBits(character))
-      throw new UnsupportedRoutine(`${JSON.stringify(text)} is not a text of ASCII characters`);
+      refuse(code, `${JSON.stringify(text)} is not a text of ASCII characters`);
   }
   // The offset of its end, too, has to fit x86-64's signed byte.
-  if (!isSevenBits(text.length))
-    throw new UnsupportedRoutine("an argument is compared with at most 127 bytes");
+  if (!isSevenBits(text.length)) refuse(code, "an argument is compared with at most 127 bytes");
 }

@@ -3,13 +3,12 @@
  * its number in r7 (syscall(2)). The listing is as objdump prints it.
  */
 import type { Arguments } from "./arguments.ts";
-import { addressOf, type Code, here, UnsupportedRoutine, word } from "./code.ts";
+import { addressOf, type Code, here, refuse, word } from "./code.ts";
 import type { Encoder, Relation } from "./encoder.ts";
 
 /** Loads a 32-bit integer: its lower half, which clears the upper, and that one where it says something. */
 function mov(code: Code, register: number, value: number): void {
-  if (value < -(2 ** 31) || value >= 2 ** 32)
-    throw new UnsupportedRoutine(`${value} fits no register of 32 bits`);
+  if (value < -(2 ** 31) || value >= 2 ** 32) refuse(code, `${value} fits no register of 32 bits`);
   const half = (opcode: number, name: string, bits: number) => {
     const operands = ((bits & 0xf000) << 4) | (register << 12) | (bits & 0xfff);
     word(code, () => `${name} r${register}, #${bits}`, opcode | operands);
@@ -22,12 +21,12 @@ function mov(code: Code, register: number, value: number): void {
 function adr(code: Code, register: number, target: string): void {
   const distance = addressOf(code, target) - here(code) - 8;
   const size = Math.abs(distance);
-  if (size > 0xffff) throw new UnsupportedRoutine(`${target} is ${size} bytes away, and adr bridges 65535`);
+  if (size > 0xffff) refuse(code, `${target} is ${size} bytes away, and adr bridges 65535`);
   const [name, opcode] = distance < 0 ? ["sub", 0xe2400000] : ["add", 0xe2800000];
   const [low, high] = [size & 0xff, size >> 8];
   word(code, () => `${name} r${register}, pc, #${low}`, opcode | 0xf0000 | (register << 12) | low, target);
-  // Rotated right by 24 is shifted left by 8 (A5.2.4). objdump shows a rotated zero as what it is.
-  const text = () => `${name} r${register}, r${register}, #${high === 0 ? "0, 24" : high << 8}`;
+  // Rotated right by 24 is shifted left by 8 (A5.2.4). objdump shows what it is where another rotation says it too.
+  const text = () => `${name} r${register}, r${register}, #${high % 4 === 0 ? `${high}, 24` : high << 8}`;
   word(code, text, opcode | (register << 16) | (register << 12) | 0xc00 | high);
 }
 

@@ -5,6 +5,19 @@
 /** Steps that no routine can be made of. Thrown before any code exists, never while it runs. */
 export class UnsupportedRoutine extends Error {
   override name = "UnsupportedRoutine";
+
+  /** @param reason that of the step, or "" */
+  constructor(
+    message: string,
+    readonly reason = "",
+  ) {
+    super(message);
+  }
+}
+
+/** Refuses the step that is being encoded. */
+export function refuse(code: Code, message: string): never {
+  throw new UnsupportedRoutine(message, code.reason);
 }
 
 /** One instruction or datum, for a listing. */
@@ -12,8 +25,9 @@ export interface Line {
   readonly address: number;
   /** In bytes. */
   readonly size: number;
-  /** The instruction as binutils' objdump prints it, without its names for addresses. */
+  /** The instruction as binutils' objdump prints it, without its names for addresses; of data, a string. */
   readonly text: string;
+  readonly isData: boolean;
   /** The label that it refers to. */
   readonly target: string | undefined;
   /** What it is there for, in the words of who asked for it. */
@@ -29,8 +43,13 @@ export interface Code {
   offset: number;
   /** The addresses of labels, as this pass or the one before found them. */
   readonly labels: Record<string, number>;
-  /** A label that was not where the code that refers to it took it to be, if there is one in this pass. */
-  unsettled: string | undefined;
+  /** In the first pass a label that is not known yet may come later, and in others it may not. */
+  readonly isFirstPass: boolean;
+  /** Whether every label was where the code that refers to it took it to be, in this pass. */
+  isSettled: boolean;
+  /** How many jumps this pass has written, and which of all jumps have outgrown their short form in one pass. */
+  jumps: number;
+  readonly longJumps: boolean[];
   /** How many labels without a name of their own this pass has asked for. */
   locals: number;
   /** Where the listing is kept; without one no text is made. */
@@ -42,11 +61,12 @@ export interface Code {
 /** What an instruction is called. A function is asked only when there is a listing: a start has no time for texts. */
 export type Text = string | (() => string);
 
-function list(code: Code, text: Text, size: number, target: string | undefined): void {
+function list(code: Code, text: Text, size: number, target: string | undefined, isData = false): void {
   code.listing?.push({
     address: here(code) - size,
     size,
     text: typeof text === "string" ? text : text(),
+    isData,
     target,
     reason: code.reason,
   });
@@ -92,30 +112,38 @@ export const hex = (value: number, bits = 64): string =>
 export function data(code: Code, values: Uint8Array): void {
   for (let index = 0; index < values.length; index++) put(code, values[index] ?? 0);
   const text = () => JSON.stringify(new TextDecoder("latin1").decode(values));
-  list(code, text, values.length, undefined);
+  list(code, text, values.length, undefined, true);
 }
 
 /** Says that a label is here. */
 export function label(code: Code, name: string): void {
-  if ((code.labels[name] ?? here(code)) !== here(code)) code.unsettled = name;
+  const known = code.labels[name];
+  if (code.isFirstPass && known !== undefined) refuse(code, `the label ${name} is at two places`);
+  if (!code.isFirstPass && known !== here(code)) code.isSettled = false;
   code.labels[name] = here(code);
 }
 
 /** A label for what only one step refers to: the same one in every pass. */
-export const local = (code: Code): string => `.${code.locals++}`;
+export const local = (code: Code): string => `..${code.locals++}`;
 
-/**
- * The address of a label. In the first pass it may not be known yet: then it is far from here, so that whoever
- * chooses between a short and a long form takes the long one, and later passes only shorten.
- */
+/** The address of a label, as far as it is known: until then, it is here. */
 export function addressOf(code: Code, name: string): number {
   const address = code.labels[name];
-  if (address === undefined) code.unsettled = name;
-  return address ?? here(code) + FAR;
+  if (address !== undefined) return address;
+  if (!code.isFirstPass) refuse(code, `the label ${name} is nowhere`);
+  code.isSettled = false;
+  return here(code);
 }
 
-/** A distance that every architecture's long jump can bridge, but x86-64's short one cannot, in bytes. */
-const FAR = 1024;
+/**
+ * Whether the next jump has its short form, which is for the nearest targets. One that had to be long in one pass is
+ * long in all that follow, so that there is an end of them (routine.ts).
+ */
+export function isShortJump(code: Code, isNear: boolean): boolean {
+  const jump = code.jumps++;
+  if (!isNear) code.longJumps[jump] = true;
+  return code.longJumps[jump] !== true;
+}
 
 /** Moves to the next multiple of this many bytes, with zeros between. */
 export function align(code: Code, alignment: number): void {

@@ -2,7 +2,7 @@
  * An architecture as a table of what one to three instructions say, and what every architecture makes of it: calls
  * with what is passed in registers and on the stack, and jumps.
  */
-import { type Code, UnsupportedRoutine } from "./code.ts";
+import { type Code, refuse } from "./code.ts";
 
 /** The address of what has this label, counted from the program counter: it is right wherever the code lies. */
 export interface Address {
@@ -85,13 +85,13 @@ export type FunctionEncoder = Encoder & {
 export function load(code: Code, encoder: Encoder, register: number, value: number | Address): void {
   if (typeof value !== "number") encoder.loadAddress(code, register, value.label);
   else if (Number.isSafeInteger(value)) encoder.loadInteger(code, register, value);
-  else throw new UnsupportedRoutine(`${value} fits no register`);
+  else refuse(code, `${value} fits no register`);
 }
 
 /** Puts words on the stack, which stays aligned. Returns how many bytes it took. */
 function push(code: Code, encoder: Encoder, words: Words["words"]): number {
   const size = (words.length * encoder.wordSize + encoder.stackAlignment - 1) & -encoder.stackAlignment;
-  checkStack(encoder, size);
+  checkStack(code, encoder, size);
   if ("push" in encoder) {
     encoder.push(code, words, size);
     return size;
@@ -110,9 +110,9 @@ function push(code: Code, encoder: Encoder, words: Words["words"]): number {
   return size;
 }
 
-function checkStack({ maxStack }: Encoder, size: number): void {
+function checkStack(code: Code, { maxStack }: Encoder, size: number): void {
   if (size > maxStack)
-    throw new UnsupportedRoutine(`a call takes ${size} bytes on the stack, and ${maxStack} can be released`);
+    refuse(code, `a call takes ${size} bytes on the stack, and ${maxStack} can be released`);
 }
 
 /** Loads what is passed, makes the call, and gives back what was put on the stack for it. */
@@ -127,8 +127,7 @@ function pass(
   let index = 0;
   for (const value of values) {
     const register = registers[index++];
-    if (register === undefined)
-      throw new UnsupportedRoutine(`${values.length} arguments, ${registers.length} registers`);
+    if (register === undefined) refuse(code, `${values.length} arguments, ${registers.length} registers`);
     if (typeof value === "number" || "label" in value) load(code, encoder, register, value);
     else {
       onStack += push(code, encoder, value.words);
@@ -136,7 +135,7 @@ function pass(
     }
   }
   makeCall();
-  checkStack(encoder, onStack);
+  checkStack(code, encoder, onStack);
   if (onStack > 0) encoder.addToStackPointer(code, onStack);
 }
 
@@ -155,7 +154,7 @@ export function jumpIf(code: Code, encoder: Encoder, condition: Condition, targe
   if (condition === "positive") encoder.jumpIf(code, "greater", 0, target);
   else if (condition === "negative") encoder.jumpIf(code, "less", 0, target);
   else if (isSevenBits(condition)) encoder.jumpIf(code, "equal", condition, target);
-  else throw new UnsupportedRoutine(`a result is compared with 0 to 127, not with ${condition}`);
+  else refuse(code, `a result is compared with 0 to 127, not with ${condition}`);
 }
 
 /** All architectures compare with such a number, or with such a character, in one instruction without a second form. */

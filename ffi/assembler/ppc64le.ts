@@ -4,7 +4,7 @@
  * objdump prints it.
  */
 import type { Arguments } from "./arguments.ts";
-import { addressOf, type Code, here, label, local, UnsupportedRoutine, upperHalf, word } from "./code.ts";
+import { addressOf, type Code, here, label, local, refuse, upperHalf, word } from "./code.ts";
 import type { Encoder, Relation } from "./encoder.ts";
 
 /** The stack pointer. */
@@ -58,7 +58,7 @@ function la(code: Code, register: number, target: string): void {
   word(code, "mtlr r0", 0x7c0803a6);
   const distance = addressOf(code, target) - there;
   if (distance !== signed16(distance))
-    throw new UnsupportedRoutine(`${target} is ${distance} bytes away, and addi bridges 32 KiB`);
+    refuse(code, `${target} is ${distance} bytes away, and addi bridges 32 KiB`);
   const text = () => `addi r${register},r${register},${distance}`;
   word(code, text, 0x38000000 | (register << 21) | (register << 16) | (distance & 0xffff), target);
 }
@@ -84,7 +84,7 @@ function jumpOn(code: Code, relation: keyof typeof CONDITIONS, target: string): 
   const address = addressOf(code, target);
   const distance = address - here(code); // counted from itself
   if (distance !== signed16(distance))
-    throw new UnsupportedRoutine(`${target} is ${distance} bytes away, and a branch bridges 32 KiB`);
+    refuse(code, `${target} is ${distance} bytes away, and a branch bridges 32 KiB`);
   const operands = ((isSet ? 12 : 4) << 21) | (bit << 16) | (distance & 0xfffc);
   word(code, () => `${name} ${address.toString(16)}`, 0x40000000 | operands, target);
 }

@@ -4,7 +4,7 @@
  * binutils 2.40 calls addi add.
  */
 import type { Arguments } from "./arguments.ts";
-import { addressOf, type Code, here, hex, UnsupportedRoutine, word } from "./code.ts";
+import { addressOf, type Code, here, hex, refuse, word } from "./code.ts";
 import type { Encoder, Relation } from "./encoder.ts";
 
 const NAMES = "zero ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7".split(" ");
@@ -87,7 +87,7 @@ function branch(code: Code, register: number, relation: Relation, target: string
   const address = addressOf(code, target);
   const distance = address - here(code); // counted from itself; its bits stand in the order 12, 10:5, 4:1, 11
   if (distance < -4096 || distance > 4094)
-    throw new UnsupportedRoutine(`${target} is ${distance} bytes away, and a branch bridges 4 KiB`);
+    refuse(code, `${target} is ${distance} bytes away, and a branch bridges 4 KiB`);
   const bits =
     ((distance & 0x1000) << 19) |
     ((distance & 0x7e0) << 20) |

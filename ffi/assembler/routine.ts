@@ -4,7 +4,7 @@
  * A routine is a list of steps: calls with constant arguments, and jumps that depend on the last call's result or on
  * the arguments of the program. That is all that signal handlers and main need, so it is all there is.
  */
-import { align, type Code, data, type Line, label, UnsupportedRoutine } from "./code.ts";
+import { align, type Code, data, type Line, label, refuse } from "./code.ts";
 import {
   type Condition,
   call,
@@ -34,9 +34,6 @@ export type Step =
   /** Returns from a function that began with nothing. */
   | { readonly return: true; readonly reason?: string };
 
-/** Each pass only shortens jumps, of which a program has few. */
-const MAX_PASSES = 16;
-
 /** A part of what is assembled. Its label can be referred to by every other part. */
 export type Part =
   | { readonly label: string; readonly steps: readonly Step[]; readonly alignment?: number }
@@ -50,14 +47,13 @@ function encode(encoder: Encoder | FunctionEncoder, code: Code, step: Step): voi
   code.reason = step.reason ?? code.reason;
   if ("systemCall" in step) systemCall(code, encoder, step.systemCall, step.values);
   else if ("whenArgument" in step) {
-    if (encoder.jumpIfArgument === undefined)
-      throw new UnsupportedRoutine("this encoder does not know where arguments are");
+    if (encoder.jumpIfArgument === undefined) refuse(code, "this encoder does not know where arguments are");
     encoder.jumpIfArgument(code, step.whenArgument, step.jump);
   } else if ("jump" in step) {
     if (step.when === undefined) encoder.jump(code, step.jump);
     else jumpIf(code, encoder, step.when, step.jump);
   } else if ("return" in step) encoder.return(code);
-  else if (!("call" in encoder)) throw new UnsupportedRoutine("this architecture calls no functions");
+  else if (!("call" in encoder)) refuse(code, "this architecture calls no functions");
   else if ("call" in step) call(code, encoder, step.call, step.values);
   else if ("begin" in step) encoder.begin(code, step.begin);
   else encoder.end(code);
@@ -77,11 +73,13 @@ export interface Assembled {
  * Writes parts in their order.
  *
  * Code may refer to what comes later. So it is written again, with the labels as they were found, until none has
- * moved. Code that refers only to what comes before it is written once.
+ * moved; code that refers only to what comes before it is written once. That ends: where things lie depends only on
+ * which jumps are long, of which there are more and more. A pass that adds none finds all as the one before left it.
  *
  * @param memory where to write
  * @param base the address that the first byte will have
- * @throws {UnsupportedRoutine} if a step cannot be encoded, or refers to a label that is nowhere.
+ * @throws {UnsupportedRoutine} if a step cannot be encoded, refers to a label that is nowhere, or says of one that is
+ *   somewhere that it is here too.
  * @throws {RangeError} if the parts fill more than `memory`.
  *
  * @example
@@ -97,29 +95,30 @@ export function assemble(
   base: number,
   withListing = false,
 ): Assembled {
-  const labels: Record<string, number> = {};
-  let unsettled: string | undefined;
-  for (let pass = 0; pass < MAX_PASSES; pass++) {
-    const listing: Line[] | undefined = withListing ? [] : undefined;
+  const labels: Record<string, number> = Object.create(null); // a label may be called constructor
+  const longJumps: boolean[] = [];
+  for (let isFirstPass = true; ; isFirstPass = false) {
+    const listing: Line[] = [];
     const code: Code = {
       memory,
       base,
       offset: 0,
       labels,
-      unsettled: undefined,
+      isFirstPass,
+      isSettled: true,
+      jumps: 0,
+      longJumps,
       locals: 0,
-      listing,
+      listing: withListing ? listing : undefined,
       reason: "",
     };
     for (const part of parts) {
       align(code, part.alignment ?? encoder.alignment);
-      label(code, part.label);
       code.reason = "";
+      label(code, part.label);
       if ("data" in part) data(code, part.data);
       else for (const step of part.steps) encode(encoder, code, step);
     }
-    unsettled = code.unsettled;
-    if (unsettled === undefined) return { labels, size: code.offset, listing: listing ?? [] };
+    if (code.isSettled) return { labels, size: code.offset, listing };
   }
-  throw new UnsupportedRoutine(`the label ${unsettled} is nowhere, or at more than one place`);
 }

@@ -4,16 +4,7 @@
  * listing is as objdump prints it.
  */
 import type { Arguments } from "./arguments.ts";
-import {
-  addressOf,
-  bytes,
-  type Code,
-  here,
-  int32,
-  type Text,
-  UnsupportedRoutine,
-  upperHalf,
-} from "./code.ts";
+import { addressOf, bytes, type Code, here, int32, refuse, type Text, upperHalf } from "./code.ts";
 import type { Encoder, Relation } from "./encoder.ts";
 
 /** The stack pointer. */
@@ -45,8 +36,7 @@ function load64(code: Code, register: number, value: number): void {
 function larl(code: Code, register: number, target: string): void {
   const address = addressOf(code, target);
   // Counted from itself, in halfwords.
-  if (address % 2 !== 0)
-    throw new UnsupportedRoutine(`${target} is at an odd address, which larl cannot load`);
+  if (address % 2 !== 0) refuse(code, `${target} is at an odd address, which larl cannot load`);
   const text = () => `larl %r${register},${address.toString(16)}`;
   formatRIL(code, text, register, 0x0, (address - here(code)) / 2, target);
 }
@@ -70,7 +60,7 @@ function jumpOn(code: Code, relation: Relation | "always", target: string): void
   const address = addressOf(code, target);
   const distance = (address - here(code)) / 2;
   if (distance < -0x8000 || distance > 0x7fff)
-    throw new UnsupportedRoutine(`${target} is ${distance} halfwords away, and a jump bridges 64 KiB`);
+    refuse(code, `${target} is ${distance} halfwords away, and a jump bridges 64 KiB`);
   formatRI(code, () => `${name} ${address.toString(16)}`, mask, 0x4, distance, target);
 }
 

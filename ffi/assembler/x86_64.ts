@@ -3,7 +3,7 @@
  * The listing is in Intel's syntax, as `objdump -M intel` prints it.
  */
 import type { Arguments } from "./arguments.ts";
-import { addressOf, bytes, type Code, here, hex, int32, upperHalf } from "./code.ts";
+import { addressOf, bytes, type Code, here, hex, int32, isShortJump, upperHalf } from "./code.ts";
 import { type FunctionEncoder, load, type Relation } from "./encoder.ts";
 
 /** Names are for listings: a start has no time and no memory for arrays of them. */
@@ -52,7 +52,8 @@ function jump(code: Code, name: string, short: number, long: readonly number[], 
   const text = () => `${name} ${address.toString(16)}`;
   // Both are counted from the instruction's own end.
   const distance = address - here(code) - 2;
-  if (distance >= -128 && distance < 128) bytes(code, text, [short, distance & 0xff], target);
+  if (isShortJump(code, distance >= -128 && distance < 128))
+    bytes(code, text, [short, distance & 0xff], target);
   else bytes(code, text, [...long, ...int32(address - here(code) - long.length - 4)], target);
 }
 
