@@ -2,7 +2,7 @@
  * The arm64 encoder: Arm ARM (DDI 0487) C6.2 for the instructions, AAPCS64 6.1 for functions; a system call takes x0
  * to x5 and its number in x8 (syscall(2)). The listing is as objdump prints it.
  */
-import type { Arguments } from "./arguments.ts";
+import { type Arguments, CASE, isLetter } from "./arguments.ts";
 import { addressOf, type Code, here, hex, upperHalf, word } from "./code.ts";
 import type { FunctionEncoder, Relation } from "./encoder.ts";
 
@@ -136,6 +136,7 @@ export const aarch64Arguments: Arguments = {
   },
   jumpIfCharacter(code, index, relation, character, target) {
     word(code, () => `ldrb w8, [x10${index > 0 ? `, #${index}` : ""}]`, 0x39400148 | (index << 10));
+    if (isLetter(character)) word(code, () => `orr w8, w8, ${immediate(CASE)}`, 0x321b0108);
     compare(code, 8, character);
     jumpOn(code, relation, target);
   },

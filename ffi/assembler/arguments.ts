@@ -13,7 +13,7 @@ export interface Arguments {
   count(code: Code): void;
   /** Loads the address of the argument before, or jumps if that is the program's name, or there is none. */
   previous(code: Code, none: string): void;
-  /** Jumps if the character of this index is, or is not, this one. */
+  /** Jumps if the character of this index is, or is not, this one; if that is a letter, small or capital. */
   jumpIfCharacter(
     code: Code,
     index: number,
@@ -23,7 +23,7 @@ export interface Arguments {
   ): void;
 }
 
-/** An encoder that knows this, too. */
+/** An encoder that knows this, too. It compares as strcasecmp(3) does in the C locale. */
 export const withArguments = (
   encoder: Encoder,
   { count, previous, jumpIfCharacter }: Arguments,
@@ -36,13 +36,22 @@ export const withArguments = (
     count(code);
     label(code, next);
     previous(code, none);
-    for (let index = 0; index < text.length; index++)
-      jumpIfCharacter(code, index, "unequal", text.charCodeAt(index), next);
+    for (let index = 0; index < text.length; index++) {
+      const character = text.charCodeAt(index);
+      const small = character | CASE;
+      jumpIfCharacter(code, index, "unequal", isLetter(small) ? small : character, next);
+    }
     jumpIfCharacter(code, text.length, "equal", 0, target); // the end of the string
     encoder.jump(code, next);
     label(code, none);
   },
 });
+
+/** The bit in which small letters differ from capital ones. */
+export const CASE = 0x20;
+
+/** Whether this is a small letter of ASCII. With that bit no byte becomes one but itself and its capital. */
+export const isLetter = (character: number): boolean => character >= 0x61 && character <= 0x7a;
 
 /** Of each character there is a byte, and none of them ends the string. */
 function check(code: Code, text: string): void {

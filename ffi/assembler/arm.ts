@@ -2,7 +2,7 @@
  * The encoder for 32-bit arm, of ARMv7-A's A32 instructions: Arm ARM (DDI 0406) A8.8; a system call takes r0 to r5 and
  * its number in r7 (syscall(2)). The listing is as objdump prints it.
  */
-import type { Arguments } from "./arguments.ts";
+import { type Arguments, CASE, isLetter } from "./arguments.ts";
 import { addressOf, type Code, here, refuse, word } from "./code.ts";
 import type { Encoder, Relation } from "./encoder.ts";
 
@@ -101,6 +101,7 @@ export const armArguments: Arguments = {
   },
   jumpIfCharacter(code, index, relation, character, target) {
     word(code, () => `ldrb r6, [r9${index > 0 ? `, #${index}` : ""}]`, 0xe5d96000 | index);
+    if (isLetter(character)) word(code, () => `orr r6, r6, #${CASE}`, 0xe3866000 | CASE);
     compare(code, 6, character);
     jumpOn(code, relation, target);
   },

@@ -3,7 +3,7 @@
  * takes r3 to r8 and its number in r0 (the kernel's Documentation/powerpc/syscall64-abi.rst). The listing is as
  * objdump prints it.
  */
-import type { Arguments } from "./arguments.ts";
+import { type Arguments, CASE, isLetter } from "./arguments.ts";
 import { addressOf, type Code, here, label, local, refuse, upperHalf, word } from "./code.ts";
 import type { Encoder, Relation } from "./encoder.ts";
 
@@ -143,6 +143,7 @@ export const ppc64leArguments: Arguments = {
   },
   jumpIfCharacter(code, index, relation, character, target) {
     word(code, () => `lbz r11,${index}(r10)`, 0x896a0000 | index);
+    if (isLetter(character)) word(code, () => `ori r11,r11,${CASE}`, 0x616b0000 | CASE);
     compare(code, R11, character);
     jumpOn(code, relation, target);
   },

@@ -3,7 +3,7 @@
  * takes a0 to a5 and its number in a7 (syscall(2)). The listing is as `objdump -M no-aliases` prints it: with aliases,
  * binutils 2.40 calls addi add.
  */
-import type { Arguments } from "./arguments.ts";
+import { type Arguments, CASE, isLetter } from "./arguments.ts";
 import { addressOf, type Code, here, hex, refuse, word } from "./code.ts";
 import type { Encoder, Relation } from "./encoder.ts";
 
@@ -20,6 +20,7 @@ const A0 = 10;
 const A7 = 17;
 
 const ADDI = 0x00000013;
+const ORI = 0x00006013;
 const ADDIW = 0x0000001b;
 const LD = 0x00003003;
 const LBU = 0x00004003;
@@ -154,6 +155,7 @@ export const riscv64Arguments: Arguments = {
   },
   jumpIfCharacter(code, index, relation, character, target) {
     typeI(code, "lbu", LBU, T2, T1, index);
+    if (isLetter(character)) typeI(code, "ori", ORI, T2, T2, CASE);
     typeI(code, "addi", ADDI, T2, T2, -character);
     branch(code, T2, relation, target);
   },

@@ -25,7 +25,10 @@ export type Step =
   | { readonly systemCall: number; readonly values: readonly Value[]; readonly reason?: string }
   | { readonly label: string }
   | { readonly jump: string; readonly when?: Condition; readonly reason?: string }
-  /** Jumps if an argument of the program, besides its name, is this text. Only where the stack is the kernel's own. */
+  /**
+   * Jumps if an argument of the program, besides its name, is this text, whatever the case of ASCII's letters. Only
+   * where the stack is the kernel's own.
+   */
   | { readonly jump: string; readonly whenArgument: string; readonly reason?: string }
   /** Begins a C function, and keeps the errno that this function, `int *(void)`, points to. */
   | { readonly begin: number; readonly reason?: string }

@@ -3,7 +3,7 @@
  * has all; a system call takes r2 to r7 and, as svc 0, its number in r1 (syscall(2)). Everything is big-endian. The
  * listing is as objdump prints it.
  */
-import type { Arguments } from "./arguments.ts";
+import { type Arguments, CASE, isLetter } from "./arguments.ts";
 import { addressOf, bytes, type Code, here, int32, refuse, type Text, upperHalf } from "./code.ts";
 import type { Encoder, Relation } from "./encoder.ts";
 
@@ -43,6 +43,9 @@ function larl(code: Code, register: number, target: string): void {
 
 const aghi = (code: Code, register: number, value: number): void =>
   formatRI(code, () => `aghi %r${register},${value}`, register, 0xb, value);
+
+const compare = (code: Code, register: number, value: number): void =>
+  formatRI(code, () => `chi %r${register},${value}`, register, 0xe, value);
 
 /** Names, and the condition codes on which they jump. */
 const CONDITIONS: Readonly<Record<Relation | "always", readonly [string, number]>> = {
@@ -91,7 +94,7 @@ export const s390x: Encoder = {
     jumpOn(code, "always", target);
   },
   jumpIf(code, relation, value, target) {
-    formatRI(code, () => `chi %r2,${value}`, 2, 0xe, value);
+    compare(code, 2, value);
     jumpOn(code, relation, target);
   },
   return(code) {
@@ -110,8 +113,11 @@ export const s390xArguments: Arguments = {
     bytes(code, "lg %r9,8(%r9,%r15)", [0xe3, 0x99, 0xf0, 0x08, 0x00, 0x04]);
   },
   jumpIfCharacter(code, index, relation, character, target) {
-    const text = () => `cli ${index}(%r9),${character}`;
-    bytes(code, text, [0x95, character, 0x90 | (index >> 8), index & 0xff]);
+    if (isLetter(character)) {
+      bytes(code, () => `llgc %r0,${index}(%r9)`, [0xe3, 0x00, 0x90, index, 0x00, 0x90]);
+      bytes(code, () => `oill %r0,${CASE}`, [0xa5, 0x0b, 0x00, CASE]);
+      compare(code, 0, character);
+    } else bytes(code, () => `cli ${index}(%r9),${character}`, [0x95, character, 0x90, index]);
     jumpOn(code, relation, target);
   },
 };

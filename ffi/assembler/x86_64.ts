@@ -2,7 +2,7 @@
  * The x86-64 encoder: Intel SDM volume 2 for the bytes, System V psABI AMD64 3.2 for functions, A.2 for system calls.
  * The listing is in Intel's syntax, as `objdump -M intel` prints it.
  */
-import type { Arguments } from "./arguments.ts";
+import { type Arguments, CASE, isLetter } from "./arguments.ts";
 import { addressOf, bytes, type Code, here, hex, int32, isShortJump, upperHalf } from "./code.ts";
 import { type FunctionEncoder, load, type Relation } from "./encoder.ts";
 
@@ -136,8 +136,15 @@ export const x86_64Arguments: Arguments = {
     bytes(code, "mov rdx,QWORD PTR [rsp+rcx*8+0x8]", [0x48, 0x8b, 0x54, 0xcc, 0x08]);
   },
   jumpIfCharacter(code, index, relation, character, target) {
-    const text = () => `cmp BYTE PTR [rdx${index > 0 ? `+${hex(index)}` : ""}],${hex(character)}`;
-    bytes(code, text, index > 0 ? [0x80, 0x7a, index, character] : [0x80, 0x3a, character]);
+    const there = () => `BYTE PTR [rdx${index > 0 ? `+${hex(index)}` : ""}]`;
+    if (isLetter(character)) {
+      bytes(code, () => `mov bl,${there()}`, index > 0 ? [0x8a, 0x5a, index] : [0x8a, 0x1a]);
+      bytes(code, () => `or bl,${hex(CASE)}`, [0x80, 0xcb, CASE]);
+      bytes(code, () => `cmp bl,${hex(character)}`, [0x80, 0xfb, character]);
+    } else {
+      const operands = index > 0 ? [0x7a, index] : [0x3a];
+      bytes(code, () => `cmp ${there()},${hex(character)}`, [0x80, ...operands, character]);
+    }
     jumpOn(code, relation, target);
   },
 };
