@@ -102,8 +102,8 @@ export const x86_64: FunctionEncoder = {
     jump(code, "jmp", 0xeb, [0xe9], target);
   },
   jumpIf(code, relation, value, target) {
-    if (relation === "equal") bytes(code, () => `cmp eax,${hex(value)}`, [0x83, 0xf8, value]);
-    else bytes(code, "test eax,eax", [0x85, 0xc0]);
+    if (value === 0) bytes(code, "test eax,eax", [0x85, 0xc0]);
+    else bytes(code, () => `cmp eax,${hex(value)}`, [0x83, 0xf8, value]);
     jumpOn(code, relation, target);
   },
   return(code) {
