@@ -42,13 +42,13 @@ const bare = (text: string): string =>
     .replace(/\s+/g, "");
 
 /** What the listing says of the code up to this label, and what objdump says. */
-function both({ name, encoder, objdump }: Architecture, parts: readonly Part[], until = "") {
+function both({ name, encoder, objdump, raw }: Architecture, parts: readonly Part[], until = "") {
   const { memory, labels, listing, size } = assembled(encoder, parts);
   const { main = 0, [until]: end = BASE + size } = labels;
   const file = join(dist, `routine-${name}.bin`);
   writeFileSync(file, memory.subarray(main - BASE, end - BASE));
   const options = ["-b", "binary", "-D", "-w", "--no-show-raw-insn", `--adjust-vma=${main}`];
-  const lines = must("objdump", ...objdump, ...options, file).matchAll(/^ *([0-9a-f]+):\t(.*)$/gm);
+  const lines = must(...objdump(), ...raw, ...options, file).matchAll(/^ *([0-9a-f]+):\t(.*)$/gm);
   return {
     ours: listing
       .filter(({ address }) => address >= main && address < end)
@@ -105,6 +105,9 @@ const expected: Record<string, string> = {
     movw r7, #20; svc 0x00000000; add sp, sp, #8; cmp r0, #0; blt 10008; bx lr`,
   arm64: `mov x0, #0x5678; movk x0, #0x1234, lsl #16; sub sp, sp, #0x10; adr x9, 10000; str x9, [sp]; mov x1, sp;
     mov x8, #0x14; svc #0x0; add sp, sp, #0x10; cmp w0, #0x0; b.lt 10008; ret`,
+  loong64: `lu12i.w $a0, 74565; ori $a0, $a0, 0x678; addi.d $sp, $sp, -16; pcaddu12i $t0, 0; addi.d $t0, $t0, -20;
+    st.d $t0, $sp, 0; addi.d $a1, $sp, 0; addi.w $a7, $zero, 20; syscall 0x0; addi.d $sp, $sp, 16;
+    addi.w $t0, $a0, 0; blt $t0, $zero, -44; jirl $zero, $ra, 0`,
   ppc64le: `lis r3,4660; ori r3,r3,22136; addi r1,r1,-16; mflr r0; bcl 20,4*cr7+so,1001c; mflr r9; mtlr r0;
     addi r9,r9,-28; std r9,0(r1); mr r4,r1; li r0,20; sc; bns 10040; neg r3,r3; addi r1,r1,16; cmpwi r3,0; blt 10008; blr`,
   riscv64: `lui a0,0x12345; addiw a0,a0,1656; addi sp,sp,-16; auipc t0,0x0; addi t0,t0,-20; sd t0,0(sp); addi a1,sp,0;
@@ -137,8 +140,8 @@ const expectedFunction: Record<string, string> = {
 };
 
 for (const architecture of architectures) {
-  const { name, encoder, tools } = architecture;
-  const objdump = needs(tools.objdump);
+  const { name, encoder, needed } = architecture;
+  const objdump = needs(needed.objdump);
   describe(name, () => {
     for (const [form, steps] of Object.entries(forms))
       test.skipIf(objdump.skip)(objdump.name(form), () => {

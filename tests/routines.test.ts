@@ -52,6 +52,7 @@ const NUMBERS: Record<string, readonly number[]> = {
   amd64: [24, 212, 95, 1, 231],
   arm: [158, 249, 60, 4, 248],
   arm64: [124, 18, 166, 64, 94],
+  loong64: [124, 18, 166, 64, 94],
   ppc64le: [158, 235, 60, 4, 234],
   riscv64: [124, 18, 166, 64, 94],
   s390x: [158, 110, 60, 4, 248],
@@ -306,7 +307,7 @@ function runProgram(dice: Dice, architecture: Architecture, runner: string): voi
     signalCode,
   });
 
-  const emulated = run(emulator, "-strace");
+  const emulated = run(emulator(), "-strace");
   const { calls, stackPointers } = listed(`${emulated.stderr}`, made, architecture);
   expect(calls, command.join(" ")).toEqual(listing(made, labels, bits));
   expect(endOf(emulated), command.join(" ")).toEqual(ending as ReturnType<typeof endOf>);
@@ -344,7 +345,7 @@ function runSearch(
   const base = someBase(new Dice(0), bits);
   const { labels, size } = assemble(encoder, parts, memory, base);
   const command = [
-    ...(NATIVE[process.arch] === name ? [] : [emulator]),
+    ...(NATIVE[process.arch] === name ? [] : [emulator()]),
     ...[runner, ...[base, labels.handler ?? 0, labels.main ?? 0].map((address) => hex(address))],
     ...args.map((arg) => Buffer.from(arg, "latin1").toString("hex")),
   ];
@@ -355,8 +356,8 @@ function runSearch(
 }
 
 for (const architecture of architectures) {
-  const { name, compiler, tools } = architecture;
-  const { skip, name: titled } = needs(tools.run);
+  const { name, compiler, needed } = architecture;
+  const { skip, name: titled } = needs(needed.run);
   const runner = () => compile("runner", compiler, join(dist, `runner-${name}`));
   test.skipIf(skip)(
     titled(`${name}: a program makes its system calls, and jumps where it has to`),
@@ -487,10 +488,10 @@ function record(dice: Dice, encoder: FunctionEncoder, recorder: readonly string[
   };
 }
 
-for (const { name, compiler, emulator, tools } of architectures) {
+for (const { name, compiler, emulator, needed } of architectures) {
   const encoder = { amd64: x86_64, arm64: aarch64 }[name];
   if (encoder === undefined) continue;
-  const { skip, name: titled } = needs(tools.run);
+  const { skip, name: titled } = needs(needed.run);
   test.skipIf(skip)(titled(`${name}: a C function makes its calls and keeps what it has to`), async () => {
     const isNative = NATIVE[process.arch] === name;
     const recorder = compile("recorder", compiler, join(dist, `recorder-${name}`));
@@ -498,7 +499,7 @@ for (const { name, compiler, emulator, tools } of architectures) {
       const { log, expected, parameters } = record(
         dice,
         encoder,
-        isNative ? [recorder] : [emulator, recorder],
+        isNative ? [recorder] : [emulator(), recorder],
       );
       expect(log, parameters.join(" ")).toEqual(expected);
     });

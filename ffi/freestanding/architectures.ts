@@ -2,11 +2,12 @@
  * What differs between the architectures of Linux: one table each, by its name in OCI images.
  *
  * System calls: arch/x86/entry/syscalls/syscall_64.tbl, arch/arm/tools/syscall.tbl, include/uapi/asm-generic/unistd.h
- * (arm64, riscv64), arch/powerpc/kernel/syscalls/syscall.tbl, arch/s390/kernel/syscalls/syscall.tbl.
+ * (arm64, loong64, riscv64), arch/powerpc/kernel/syscalls/syscall.tbl, arch/s390/kernel/syscalls/syscall.tbl.
  */
 import { aarch64, aarch64Arguments } from "../assembler/aarch64.ts";
 import { withArguments } from "../assembler/arguments.ts";
 import { arm, armArguments } from "../assembler/arm.ts";
+import { loong64, loong64Arguments } from "../assembler/loong64.ts";
 import { ppc64le, ppc64leArguments } from "../assembler/ppc64le.ts";
 import { riscv64, riscv64Arguments } from "../assembler/riscv64.ts";
 import type { Encoder } from "../assembler/routine.ts";
@@ -34,7 +35,7 @@ export interface Architecture {
   /** The largest page that its kernels use, in bytes: what a segment is aligned to. */
   readonly pageSize: number;
   readonly systemCalls: Readonly<Record<SystemCall, number>>;
-  /** What libc's pause is here: the number and what is passed. arm64 and riscv64 have ppoll(NULL, 0, NULL, NULL, 0). */
+  /** What libc's pause is here: the number and what is passed. Newer ones have ppoll(NULL, 0, NULL, NULL, 0). */
   readonly pause: readonly [number: number, values: readonly number[], name: "pause" | "ppoll"];
   /** The fields of the kernel's struct sigaction (linux/signal_types.h), in their order. All but sa_mask are words. */
   readonly sigaction: readonly ("sa_handler" | "sa_flags" | "sa_restorer" | "sa_mask")[];
@@ -69,6 +70,7 @@ const PPOLL = [73, [0, 0, 0, 0, 0], "ppoll"] as const;
 const PAUSE = [29, [], "pause"] as const;
 
 const WITH_RESTORER = ["sa_handler", "sa_flags", "sa_restorer", "sa_mask"] as const;
+const WITHOUT_RESTORER = ["sa_handler", "sa_flags", "sa_mask"] as const;
 
 export const architectures: Readonly<Record<string, Architecture>> = {
   amd64: {
@@ -113,6 +115,17 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     sigaction: WITH_RESTORER,
     hasRestorer: false, // the vDSO has it
   },
+  loong64: {
+    encoder: withArguments(loong64, loong64Arguments),
+    machine: 258,
+    flags: 0x41, // without floating point, and the ABI's version 1 of relocations (LoongArch ELF psABI)
+    isLittleEndian: true,
+    pageSize: 0x10000,
+    systemCalls: GENERIC,
+    pause: PPOLL,
+    sigaction: WITHOUT_RESTORER,
+    hasRestorer: false, // the vDSO has it
+  },
   ppc64le: {
     encoder: withArguments(ppc64le, ppc64leArguments),
     machine: 21,
@@ -141,7 +154,7 @@ export const architectures: Readonly<Record<string, Architecture>> = {
     pageSize: 0x1000,
     systemCalls: GENERIC,
     pause: PPOLL,
-    sigaction: ["sa_handler", "sa_flags", "sa_mask"],
+    sigaction: WITHOUT_RESTORER,
     hasRestorer: false, // the vDSO has it
   },
   s390x: {
