@@ -100,7 +100,7 @@ const CALL: readonly Step[] = [
 
 const expected: Record<string, string> = {
   amd64: `mov edi,0x12345678; push 0x0; lea rax,[rip+0xffffffffffffffeb]; push rax; mov rsi,rsp; mov eax,0x14; syscall;
-    add rsp,0x10; test eax,eax; js 10007; ret`,
+    add rsp,0x10; test eax,eax; jl 10007; ret`,
   arm: `movw r0, #22136; movt r0, #4660; sub sp, sp, #8; sub r6, pc, #28; sub r6, r6, #0, 24; str r6, [sp]; mov r1, sp;
     movw r7, #20; svc 0x00000000; add sp, sp, #8; cmp r0, #0; blt 10008; bx lr`,
   arm64: `mov x0, #0x5678; movk x0, #0x1234, lsl #16; sub sp, sp, #0x10; adr x9, 10000; str x9, [sp]; mov x1, sp;

@@ -2,15 +2,17 @@
  * The arm64 encoder: Arm ARM (DDI 0487) C6.2 for the instructions, AAPCS64 6.1 for functions; a system call takes x0
  * to x5 and its number in x8 (syscall(2)). The listing is as objdump prints it.
  */
-import { type Arguments, CASE, isLetter } from "./arguments.ts";
-import { addressOf, type Code, here, hex, upperHalf, word } from "./code.ts";
-import type { FunctionEncoder, Relation } from "./encoder.ts";
+import { type Arguments, CASE } from "./arguments.ts";
+import { type Code, distanceTo, hex, shown, upperHalf, word } from "./code.ts";
+import type { FunctionEncoder } from "./encoder.ts";
 
 const REGISTERS = [0, 1, 2, 3, 4, 5];
 /** IP0: no argument, and free at a call (AAPCS64 6.1.1). */
 const X16 = 16;
 /** As a register that is stored. */
 const XZR = 31;
+
+const immediate = (value: number): string => `#${hex(value)}`;
 
 /** Loads a 64-bit integer: one instruction for its first halfword that says something, one for each other. */
 function mov(code: Code, register: number, value: number): void {
@@ -37,13 +39,10 @@ function mov(code: Code, register: number, value: number): void {
   }
 }
 
-const immediate = (value: number): string => `#${hex(value)}`;
-
 function adr(code: Code, register: number, target: string): void {
-  const address = addressOf(code, target);
-  const distance = address - here(code); // counted from itself, in 21 bits: the lowest two stand apart
+  const distance = distanceTo(code, target, 21); // the lowest two bits stand apart
   const bits = ((distance & 3) << 29) | (((distance >> 2) & 0x7ffff) << 5);
-  word(code, () => `adr x${register}, ${address.toString(16)}`, 0x10000000 | bits | register, target);
+  word(code, () => `adr x${register}, ${shown(code, target)}`, 0x10000000 | bits | register, target);
 }
 
 function call(code: Code, address: number): void {
@@ -51,38 +50,22 @@ function call(code: Code, address: number): void {
   word(code, "blr x16", 0xd63f0200);
 }
 
-/** Compares a register of 32 bits with a value of twelve. */
-function compare(code: Code, register: number, value: number): void {
-  word(code, () => `cmp w${register}, ${immediate(value)}`, 0x7100001f | (value << 10) | (register << 5));
-}
-
-/** Conditions (C1.2.4). */
-const CONDITIONS = { equal: 0x0, unequal: 0x1, less: 0xb, greater: 0xc, notGreater: 0xd } as const;
-
-/** Jumps on what the instruction before has compared. */
-function jumpOn(code: Code, relation: Relation, target: string): void {
-  const names = { equal: "eq", unequal: "ne", less: "lt", greater: "gt", notGreater: "le" };
-  const address = addressOf(code, target);
-  const distance = ((address - here(code)) >> 2) & 0x7ffff; // counted from itself
-  const text = () => `b.${names[relation]} ${address.toString(16)}`;
-  word(code, text, 0x54000000 | (distance << 5) | CONDITIONS[relation], target);
-}
+/** Names and numbers of conditions (C1.2.4). */
+const CONDITIONS = { equal: ["eq", 0], unequal: ["ne", 1], less: ["lt", 11], greater: ["gt", 12] } as const;
 
 export const aarch64: FunctionEncoder = {
   alignment: 4,
   wordSize: 8,
   stackAlignment: 16, // AAPCS64 6.4.5.1
-  maxStack: 0xff0,
   functionRegisters: REGISTERS, // of a variadic function too (AAPCS64 6.8.2)
   kernelRegisters: REGISTERS,
   numberRegister: 8,
+  resultRegister: 0,
   scratch: 9,
   zero: XZR,
   loadInteger: mov,
   loadAddress: adr,
-  loadStackPointer(code, register) {
-    word(code, () => `mov x${register}, sp`, 0x910003e0 | register);
-  },
+  loadStackPointer: (code, register) => word(code, () => `mov x${register}, sp`, 0x910003e0 | register),
   addToStackPointer(code, size) {
     if (size < 0) word(code, () => `sub sp, sp, ${immediate(-size)}`, 0xd10003ff | (-size << 10));
     else word(code, () => `add sp, sp, ${immediate(size)}`, 0x910003ff | (size << 10));
@@ -92,22 +75,21 @@ export const aarch64: FunctionEncoder = {
     const text = () => `str ${name()}, [sp${offset > 0 ? `, #${offset}` : ""}]`;
     word(code, text, 0xf90003e0 | (offset << 7) | register); // counted in words
   },
-  trap(code) {
-    word(code, "svc #0x0", 0xd4000001);
-  },
+  trap: (code) => word(code, "svc #0x0", 0xd4000001),
   call,
   jump(code, target) {
-    const address = addressOf(code, target);
-    const distance = ((address - here(code)) >> 2) & 0x3ffffff; // counted from itself
-    word(code, () => `b ${address.toString(16)}`, 0x14000000 | distance, target);
+    const distance = (distanceTo(code, target, 28) >> 2) & 0x3ffffff;
+    word(code, () => `b ${shown(code, target)}`, 0x14000000 | distance, target);
   },
-  jumpIf(code, relation, value, target) {
-    compare(code, 0, value);
-    jumpOn(code, relation, target);
+  jumpIf(code, register, relation, value, target) {
+    const operands = (value << 10) | (register << 5);
+    word(code, () => `cmp w${register}, ${immediate(value)}`, 0x7100001f | operands);
+    const [name, condition] = CONDITIONS[relation];
+    const distance = (distanceTo(code, target, 21) >> 2) & 0x7ffff;
+    const text = () => `b.${name} ${shown(code, target)}`;
+    word(code, text, 0x54000000 | (distance << 5) | condition, target);
   },
-  return(code) {
-    word(code, "ret", 0xd65f03c0);
-  },
+  return: (code) => word(code, "ret", 0xd65f03c0),
   begin(code, errnoLocation) {
     word(code, "stp x29, x30, [sp, #-32]!", 0xa9be7bfd);
     word(code, "mov x29, sp", 0x910003fd);
@@ -125,19 +107,15 @@ export const aarch64: FunctionEncoder = {
 };
 
 export const aarch64Arguments: Arguments = {
-  count(code) {
-    word(code, "ldr x9, [sp]", 0xf94003e9);
+  countRegister: 9,
+  characterRegister: 8,
+  count: (code) => word(code, "ldr x9, [sp]", 0xf94003e9),
+  take(code) {
+    word(code, "ldr x10, [sp, x9, lsl #3]", 0xf8697bea);
+    word(code, "sub x9, x9, #0x1", 0xd1000529);
   },
-  previous(code, none) {
-    word(code, "subs x9, x9, #0x1", 0xf1000529);
-    jumpOn(code, "notGreater", none);
-    word(code, "add x10, sp, x9, lsl #3", 0x8b296fea);
-    word(code, "ldr x10, [x10, #8]", 0xf940054a);
-  },
-  jumpIfCharacter(code, index, relation, character, target) {
+  load(code, index) {
     word(code, () => `ldrb w8, [x10${index > 0 ? `, #${index}` : ""}]`, 0x39400148 | (index << 10));
-    if (isLetter(character)) word(code, () => `orr w8, w8, ${immediate(CASE)}`, 0x321b0108);
-    compare(code, 8, character);
-    jumpOn(code, relation, target);
   },
+  lower: (code) => word(code, () => `orr w8, w8, ${immediate(CASE)}`, 0x321b0108),
 };

@@ -2,9 +2,12 @@
  * The encoder for 32-bit arm, of ARMv7-A's A32 instructions: Arm ARM (DDI 0406) A8.8; a system call takes r0 to r5 and
  * its number in r7 (syscall(2)). The listing is as objdump prints it.
  */
-import { type Arguments, CASE, isLetter } from "./arguments.ts";
-import { addressOf, type Code, here, refuse, word } from "./code.ts";
-import type { Encoder, Relation } from "./encoder.ts";
+import { type Arguments, CASE } from "./arguments.ts";
+import { type Code, distanceTo, refuse, shown, word } from "./code.ts";
+import type { Encoder } from "./encoder.ts";
+
+/** The program counter is read as so many bytes ahead of the instruction. */
+const AHEAD = 8;
 
 /** Loads a 32-bit integer: its lower half, which clears the upper, and that one where it says something. */
 function mov(code: Code, register: number, value: number): void {
@@ -17,11 +20,10 @@ function mov(code: Code, register: number, value: number): void {
   if (value < 0 || value > 0xffff) half(0xe3400000, "movt", value >>> 16);
 }
 
-/** Loads a label's address: the program counter, which is read as 8 bytes ahead, and two bytes more or less. */
+/** Loads a label's address: the program counter, and two bytes more or less. */
 function adr(code: Code, register: number, target: string): void {
-  const distance = addressOf(code, target) - here(code) - 8;
+  const distance = distanceTo(code, target, 16, AHEAD);
   const size = Math.abs(distance);
-  if (size > 0xffff) refuse(code, `${target} is ${size} bytes away, and adr bridges 65535`);
   const [name, opcode] = distance < 0 ? ["sub", 0xe2400000] : ["add", 0xe2800000];
   const [low, high] = [size & 0xff, size >> 8];
   word(code, () => `${name} r${register}, pc, #${low}`, opcode | 0xf0000 | (register << 12) | low, target);
@@ -30,37 +32,23 @@ function adr(code: Code, register: number, target: string): void {
   word(code, text, opcode | (register << 16) | (register << 12) | 0xc00 | high);
 }
 
-function compare(code: Code, register: number, value: number): void {
-  word(code, () => `cmp r${register}, #${value}`, 0xe3500000 | (register << 16) | value);
+/** A jump, by the name and number of its condition (A8.3). */
+function jump(code: Code, name: string, condition: number, target: string): void {
+  const distance = (distanceTo(code, target, 26, AHEAD) >> 2) & 0xffffff;
+  word(code, () => `b${name} ${shown(code, target)}`, (condition << 28) | 0x0a000000 | distance, target);
 }
 
-/** Names and numbers of conditions (A8.3). */
-const CONDITIONS: Readonly<Record<Relation | "always", readonly [string, number]>> = {
-  equal: ["eq", 0x0],
-  unequal: ["ne", 0x1],
-  less: ["lt", 0xb],
-  greater: ["gt", 0xc],
-  notGreater: ["le", 0xd],
-  always: ["", 0xe],
-};
-
-/** Jumps on what the instruction before has compared. It is counted from the program counter, in words. */
-function jumpOn(code: Code, relation: Relation | "always", target: string): void {
-  const [name, condition] = CONDITIONS[relation];
-  const address = addressOf(code, target);
-  const distance = ((address - here(code) - 8) >> 2) & 0xffffff;
-  word(code, () => `b${name} ${address.toString(16)}`, (condition << 28) | 0x0a000000 | distance, target);
-}
+const CONDITIONS = { equal: ["eq", 0], unequal: ["ne", 1], less: ["lt", 11], greater: ["gt", 12] } as const;
+const ALWAYS = 14;
 
 export const arm: Encoder = {
   alignment: 4,
   wordSize: 4,
   stackAlignment: 8, // AAPCS32 6.2.1.2
-  maxStack: 248,
   kernelRegisters: [0, 1, 2, 3, 4, 5],
   numberRegister: 7,
-  // A handler may overwrite every register, for the kernel puts back all of them.
-  scratch: 6,
+  resultRegister: 0,
+  scratch: 6, // a handler may overwrite every register, for the kernel puts back all of them
   loadInteger: mov,
   loadAddress: adr,
   loadStackPointer(code, register) {
@@ -74,35 +62,26 @@ export const arm: Encoder = {
     const text = () => `str r${register}, [sp${offset > 0 ? `, #${offset}` : ""}]`;
     word(code, text, 0xe58d0000 | (register << 12) | offset);
   },
-  trap(code) {
-    word(code, "svc 0x00000000", 0xef000000);
+  trap: (code) => word(code, "svc 0x00000000", 0xef000000),
+  jump: (code, target) => jump(code, "", ALWAYS, target),
+  jumpIf(code, register, relation, value, target) {
+    word(code, () => `cmp r${register}, #${value}`, 0xe3500000 | (register << 16) | value);
+    const [name, condition] = CONDITIONS[relation];
+    jump(code, name, condition, target);
   },
-  jump(code, target) {
-    jumpOn(code, "always", target);
-  },
-  jumpIf(code, relation, value, target) {
-    compare(code, 0, value);
-    jumpOn(code, relation, target);
-  },
-  return(code) {
-    word(code, "bx lr", 0xe12fff1e);
-  },
+  return: (code) => word(code, "bx lr", 0xe12fff1e),
 };
 
 export const armArguments: Arguments = {
-  count(code) {
-    word(code, "ldr r8, [sp]", 0xe59d8000);
+  countRegister: 8,
+  characterRegister: 6,
+  count: (code) => word(code, "ldr r8, [sp]", 0xe59d8000),
+  take(code) {
+    word(code, "ldr r9, [sp, r8, lsl #2]", 0xe79d9108);
+    word(code, "sub r8, r8, #1", 0xe2488001);
   },
-  previous(code, none) {
-    word(code, "subs r8, r8, #1", 0xe2588001);
-    jumpOn(code, "notGreater", none);
-    word(code, "add r9, sp, r8, lsl #2", 0xe08d9108);
-    word(code, "ldr r9, [r9, #4]", 0xe5999004);
-  },
-  jumpIfCharacter(code, index, relation, character, target) {
+  load(code, index) {
     word(code, () => `ldrb r6, [r9${index > 0 ? `, #${index}` : ""}]`, 0xe5d96000 | index);
-    if (isLetter(character)) word(code, () => `orr r6, r6, #${CASE}`, 0xe3866000 | CASE);
-    compare(code, 6, character);
-    jumpOn(code, relation, target);
   },
+  lower: (code) => word(code, () => `orr r6, r6, #${CASE}`, 0xe3866000 | CASE),
 };

@@ -135,6 +135,25 @@ export function addressOf(code: Code, name: string): number {
   return here(code);
 }
 
+/** The same as objdump prints it. */
+export const shown = (code: Code, name: string): string => addressOf(code, name).toString(16);
+
+/**
+ * How far a label is from here, in bytes.
+ *
+ * @param bits what the distance has to fit, as a signed integer
+ * @param ahead how far ahead of an instruction the processor sees the program counter, in bytes
+ */
+export function distanceTo(code: Code, name: string, bits: number, ahead = 0): number {
+  const distance = addressOf(code, name) - here(code) - ahead;
+  if (!fits(distance, bits)) refuse(code, `${name} is ${distance} bytes away: too far for an instruction`);
+  return distance;
+}
+
+/** Whether a number is a signed integer of this many bits. */
+export const fits = (value: number, bits: number): boolean =>
+  value >= -(2 ** (bits - 1)) && value < 2 ** (bits - 1);
+
 /**
  * Whether the next jump has its short form, which is for the nearest targets. One that had to be long in one pass is
  * long in all that follow, so that there is an end of them (routine.ts).

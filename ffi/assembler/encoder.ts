@@ -21,7 +21,7 @@ export type Value = number | Address | Words;
 export type Condition = "positive" | "negative" | number;
 
 /** How one signed integer compares with another. */
-export type Relation = "equal" | "unequal" | "less" | "greater" | "notGreater";
+export type Relation = "equal" | "unequal" | "less" | "greater";
 
 interface Table {
   /** What the address of an instruction is a multiple of, in bytes. */
@@ -30,21 +30,20 @@ interface Table {
   readonly wordSize: 4 | 8;
   /** What the stack pointer stays a multiple of, in bytes. */
   readonly stackAlignment: number;
-  /** How many bytes on the stack one instruction can release. */
-  readonly maxStack: number;
-  /** Where the kernel finds what is passed, and where the number of the system call. */
+  /** Where the kernel finds what is passed, where the number of the system call, and where it puts the result. */
   readonly kernelRegisters: readonly number[];
   readonly numberRegister: number;
+  readonly resultRegister: number;
   loadInteger(code: Code, register: number, value: number): void;
   loadAddress(code: Code, register: number, label: string): void;
   loadStackPointer(code: Code, register: number): void;
-  /** Adds to the stack pointer, in bytes. */
+  /** Adds up to MAX_STACK bytes to the stack pointer; where words are stored, also less than none. */
   addToStackPointer(code: Code, size: number): void;
   /** Enters the kernel. Whatever the kernel does, an error is a negative result. */
   trap(code: Code): void;
   jump(code: Code, target: string): void;
-  /** Jumps if the int that the last call returned compares so with a value, which is 0 unless they are to be equal. */
-  jumpIf(code: Code, relation: "equal" | "less" | "greater", value: number, target: string): void;
+  /** Jumps if a register, as an int, compares so with a value: 0 to 127. */
+  jumpIf(code: Code, register: number, relation: Relation, value: number, target: string): void;
   /** Jumps if an argument of the program, besides its name, is this text (arguments.ts). */
   jumpIfArgument?(code: Code, text: string, target: string): void;
   return(code: Code): void;
@@ -81,6 +80,9 @@ export type FunctionEncoder = Encoder & {
   end(code: Code): void;
 };
 
+/** What every architecture's addition can release, x86-64's with a signed byte, in bytes. */
+const MAX_STACK = 112;
+
 /** Loads an integer or an address. */
 export function load(code: Code, encoder: Encoder, register: number, value: number | Address): void {
   if (typeof value !== "number") encoder.loadAddress(code, register, value.label);
@@ -91,7 +93,7 @@ export function load(code: Code, encoder: Encoder, register: number, value: numb
 /** Puts words on the stack, which stays aligned. Returns how many bytes it took. */
 function push(code: Code, encoder: Encoder, words: Words["words"]): number {
   const size = (words.length * encoder.wordSize + encoder.stackAlignment - 1) & -encoder.stackAlignment;
-  checkStack(code, encoder, size);
+  checkStack(code, size);
   if ("push" in encoder) {
     encoder.push(code, words, size);
     return size;
@@ -110,9 +112,8 @@ function push(code: Code, encoder: Encoder, words: Words["words"]): number {
   return size;
 }
 
-function checkStack(code: Code, { maxStack }: Encoder, size: number): void {
-  if (size > maxStack)
-    refuse(code, `a call takes ${size} bytes on the stack, and ${maxStack} can be released`);
+function checkStack(code: Code, size: number): void {
+  if (size > MAX_STACK) refuse(code, `a call takes ${size} bytes on the stack, and may take ${MAX_STACK}`);
 }
 
 /** Loads what is passed, makes the call, and gives back what was put on the stack for it. */
@@ -135,7 +136,7 @@ function pass(
     }
   }
   makeCall();
-  checkStack(code, encoder, onStack);
+  checkStack(code, onStack);
   if (onStack > 0) encoder.addToStackPointer(code, onStack);
 }
 
@@ -151,9 +152,10 @@ export function call(code: Code, encoder: FunctionEncoder, address: number, valu
 }
 
 export function jumpIf(code: Code, encoder: Encoder, condition: Condition, target: string): void {
-  if (condition === "positive") encoder.jumpIf(code, "greater", 0, target);
-  else if (condition === "negative") encoder.jumpIf(code, "less", 0, target);
-  else if (isSevenBits(condition)) encoder.jumpIf(code, "equal", condition, target);
+  const { resultRegister } = encoder;
+  if (condition === "positive") encoder.jumpIf(code, resultRegister, "greater", 0, target);
+  else if (condition === "negative") encoder.jumpIf(code, resultRegister, "less", 0, target);
+  else if (isSevenBits(condition)) encoder.jumpIf(code, resultRegister, "equal", condition, target);
   else refuse(code, `a result is compared with 0 to 127, not with ${condition}`);
 }
 

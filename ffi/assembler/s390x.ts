@@ -3,9 +3,9 @@
  * has all; a system call takes r2 to r7 and, as svc 0, its number in r1 (syscall(2)). Everything is big-endian. The
  * listing is as objdump prints it.
  */
-import { type Arguments, CASE, isLetter } from "./arguments.ts";
-import { addressOf, bytes, type Code, here, int32, refuse, type Text, upperHalf } from "./code.ts";
-import type { Encoder, Relation } from "./encoder.ts";
+import { type Arguments, CASE } from "./arguments.ts";
+import { bytes, type Code, distanceTo, fits, int32, refuse, shown, type Text, upperHalf } from "./code.ts";
+import type { Encoder } from "./encoder.ts";
 
 /** The stack pointer. */
 const R15 = 15;
@@ -23,9 +23,8 @@ function formatRIL(code: Code, text: Text, register: number, opcode: number, bit
 /** Loads a 64-bit integer: in one instruction if 16 or 32 bits say it, else its halves. */
 function load64(code: Code, register: number, value: number): void {
   const named = (name: string, bits: number) => () => `${name} %r${register},${bits}`;
-  if (value >= -(2 ** 15) && value < 2 ** 15) formatRI(code, named("lghi", value), register, 0x9, value);
-  else if (value >= -(2 ** 31) && value < 2 ** 31)
-    formatRIL(code, named("lgfi", value), register, 0x1, value);
+  if (fits(value, 16)) formatRI(code, named("lghi", value), register, 0x9, value);
+  else if (fits(value, 32)) formatRIL(code, named("lgfi", value), register, 0x1, value);
   else {
     const [high, low] = [upperHalf(value), value >>> 0];
     formatRIL(code, named("llilf", low), register, 0xf, low); // it clears the upper half
@@ -34,90 +33,61 @@ function load64(code: Code, register: number, value: number): void {
 }
 
 function larl(code: Code, register: number, target: string): void {
-  const address = addressOf(code, target);
-  // Counted from itself, in halfwords.
-  if (address % 2 !== 0) refuse(code, `${target} is at an odd address, which larl cannot load`);
-  const text = () => `larl %r${register},${address.toString(16)}`;
-  formatRIL(code, text, register, 0x0, (address - here(code)) / 2, target);
+  const distance = distanceTo(code, target, 33); // counted in halfwords
+  if (distance % 2 !== 0) refuse(code, `${target} is at an odd address, which larl cannot load`);
+  formatRIL(code, () => `larl %r${register},${shown(code, target)}`, register, 0x0, distance / 2, target);
 }
 
-const aghi = (code: Code, register: number, value: number): void =>
+function aghi(code: Code, register: number, value: number): void {
   formatRI(code, () => `aghi %r${register},${value}`, register, 0xb, value);
-
-const compare = (code: Code, register: number, value: number): void =>
-  formatRI(code, () => `chi %r${register},${value}`, register, 0xe, value);
-
-/** Names, and the condition codes on which they jump. */
-const CONDITIONS: Readonly<Record<Relation | "always", readonly [string, number]>> = {
-  equal: ["je", 8],
-  unequal: ["jne", 7],
-  less: ["jl", 4],
-  greater: ["jh", 2],
-  notGreater: ["jnh", 13],
-  always: ["j", 15],
-};
-
-/** Jumps on what the instruction before has compared. It is counted from itself, in halfwords. */
-function jumpOn(code: Code, relation: Relation | "always", target: string): void {
-  const [name, mask] = CONDITIONS[relation];
-  const address = addressOf(code, target);
-  const distance = (address - here(code)) / 2;
-  if (distance < -0x8000 || distance > 0x7fff)
-    refuse(code, `${target} is ${distance} halfwords away, and a jump bridges 64 KiB`);
-  formatRI(code, () => `${name} ${address.toString(16)}`, mask, 0x4, distance, target);
 }
+
+/** A jump, by its name and the condition codes on which it is taken. It is counted in halfwords. */
+function jump(code: Code, name: string, mask: number, target: string): void {
+  const distance = distanceTo(code, target, 17) / 2;
+  formatRI(code, () => `${name} ${shown(code, target)}`, mask, 0x4, distance, target);
+}
+
+const CONDITIONS = { equal: ["je", 8], unequal: ["jne", 7], less: ["jl", 4], greater: ["jh", 2] } as const;
+const ALWAYS = 15;
 
 export const s390x: Encoder = {
   alignment: 2,
   wordSize: 8,
   stackAlignment: 8, // ELF ABI s390x 1.2.2
-  maxStack: 4096, // what a displacement reaches
   kernelRegisters: [2, 3, 4, 5, 6, 7],
   numberRegister: 1,
+  resultRegister: 2,
   scratch: 0,
   loadInteger: load64,
   loadAddress: larl,
   loadStackPointer(code, register) {
     bytes(code, () => `lgr %r${register},%r15`, [0xb9, 0x04, 0x00, (register << 4) | R15]);
   },
-  addToStackPointer(code, size) {
-    aghi(code, R15, size);
-  },
+  addToStackPointer: (code, size) => aghi(code, R15, size),
   store(code, register, offset) {
-    const operands = [register << 4, (R15 << 4) | (offset >> 8), offset & 0xff];
-    bytes(code, () => `stg %r${register},${offset}(%r15)`, [0xe3, ...operands, 0x00, 0x24]);
+    const operands = [register << 4, R15 << 4, offset, 0x00];
+    bytes(code, () => `stg %r${register},${offset}(%r15)`, [0xe3, ...operands, 0x24]);
   },
-  trap(code) {
-    bytes(code, "svc 0", [0x0a, 0x00]);
+  trap: (code) => bytes(code, "svc 0", [0x0a, 0x00]),
+  jump: (code, target) => jump(code, "j", ALWAYS, target),
+  jumpIf(code, register, relation, value, target) {
+    formatRI(code, () => `chi %r${register},${value}`, register, 0xe, value);
+    const [name, mask] = CONDITIONS[relation];
+    jump(code, name, mask, target);
   },
-  jump(code, target) {
-    jumpOn(code, "always", target);
-  },
-  jumpIf(code, relation, value, target) {
-    compare(code, 2, value);
-    jumpOn(code, relation, target);
-  },
-  return(code) {
-    bytes(code, "br %r14", [0x07, 0xfe]);
-  },
+  return: (code) => bytes(code, "br %r14", [0x07, 0xfe]),
 };
 
 export const s390xArguments: Arguments = {
-  count(code) {
-    bytes(code, "lg %r8,0(%r15)", [0xe3, 0x80, 0xf0, 0x00, 0x00, 0x04]);
-  },
-  previous(code, none) {
-    aghi(code, 8, -1);
-    jumpOn(code, "notGreater", none);
+  countRegister: 8,
+  characterRegister: 0,
+  count: (code) => bytes(code, "lg %r8,0(%r15)", [0xe3, 0x80, 0xf0, 0x00, 0x00, 0x04]),
+  take(code) {
     bytes(code, "sllg %r9,%r8,3", [0xeb, 0x98, 0x00, 0x03, 0x00, 0x0d]);
-    bytes(code, "lg %r9,8(%r9,%r15)", [0xe3, 0x99, 0xf0, 0x08, 0x00, 0x04]);
+    bytes(code, "lg %r9,0(%r9,%r15)", [0xe3, 0x99, 0xf0, 0x00, 0x00, 0x04]);
+    aghi(code, 8, -1);
   },
-  jumpIfCharacter(code, index, relation, character, target) {
-    if (isLetter(character)) {
-      bytes(code, () => `llgc %r0,${index}(%r9)`, [0xe3, 0x00, 0x90, index, 0x00, 0x90]);
-      bytes(code, () => `oill %r0,${CASE}`, [0xa5, 0x0b, 0x00, CASE]);
-      compare(code, 0, character);
-    } else bytes(code, () => `cli ${index}(%r9),${character}`, [0x95, character, 0x90, index]);
-    jumpOn(code, relation, target);
-  },
+  load: (code, index) => bytes(code, () => `llgc %r0,${index}(%r9)`, [0xe3, 0x00, 0x90, index, 0x00, 0x90]),
+  lower: (code) => bytes(code, () => `oill %r0,${CASE}`, [0xa5, 0x0b, 0x00, CASE]),
 };

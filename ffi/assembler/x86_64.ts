@@ -2,9 +2,20 @@
  * The x86-64 encoder: Intel SDM volume 2 for the bytes, System V psABI AMD64 3.2 for functions, A.2 for system calls.
  * The listing is in Intel's syntax, as `objdump -M intel` prints it.
  */
-import { type Arguments, CASE, isLetter } from "./arguments.ts";
-import { addressOf, bytes, type Code, here, hex, int32, isShortJump, upperHalf } from "./code.ts";
-import { type FunctionEncoder, load, type Relation } from "./encoder.ts";
+import { type Arguments, CASE } from "./arguments.ts";
+import {
+  addressOf,
+  bytes,
+  type Code,
+  fits,
+  here,
+  hex,
+  int32,
+  isShortJump,
+  shown,
+  upperHalf,
+} from "./code.ts";
+import { type FunctionEncoder, load } from "./encoder.ts";
 
 /** Names are for listings: a start has no time and no memory for arrays of them. */
 const nameOf = (register: number) => "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11".split(" ")[register];
@@ -12,6 +23,8 @@ const nameOf32 = (register: number) =>
   "eax ecx edx ebx esp ebp esi edi r8d r9d r10d r11d".split(" ")[register];
 
 const RAX = 0;
+const RCX = 1;
+const RBX = 3;
 /** Scratch: no argument, and free at a call (psABI 3.2.1). */
 const R11 = 11;
 
@@ -23,7 +36,7 @@ function mov(code: Code, register: number, value: number): void {
     const opcode = extended ? [0x41, 0xb8 + low] : [0xb8 + low];
     // It clears the upper half.
     bytes(code, () => `mov ${nameOf32(register)},${hex(value)}`, [...opcode, ...int32(value)]);
-  } else if (value < 0 && value >= -(2 ** 31)) {
+  } else if (fits(value, 32)) {
     const text = () => `mov ${nameOf(register)},${hex(value)}`;
     bytes(code, text, [0x48 + extended, 0xc7, 0xc0 + low, ...int32(value)]);
   } else {
@@ -48,42 +61,30 @@ function call(code: Code, address: number): void {
 
 /** A jump: in two bytes where the distance fits one, else with the long form's opcode and four bytes. */
 function jump(code: Code, name: string, short: number, long: readonly number[], target: string): void {
-  const address = addressOf(code, target);
-  const text = () => `${name} ${address.toString(16)}`;
-  // Both are counted from the instruction's own end.
-  const distance = address - here(code) - 2;
-  if (isShortJump(code, distance >= -128 && distance < 128))
-    bytes(code, text, [short, distance & 0xff], target);
-  else bytes(code, text, [...long, ...int32(address - here(code) - long.length - 4)], target);
+  const text = () => `${name} ${shown(code, target)}`;
+  const distance = addressOf(code, target) - here(code) - 2; // counted from its own end
+  if (isShortJump(code, fits(distance, 8))) bytes(code, text, [short, distance & 0xff], target);
+  else bytes(code, text, [...long, ...int32(distance - long.length - 2)], target);
 }
 
-/** Condition codes (SDM volume 1, appendix B). What is less than 0 has a sign. */
-const CONDITIONS = { equal: 0x4, unequal: 0x5, less: 0x8, greater: 0xf, notGreater: 0xe } as const;
-
-/** Jumps on what the instruction before has compared. */
-function jumpOn(code: Code, relation: Relation, target: string): void {
-  const names = { equal: "je", unequal: "jne", less: "js", greater: "jg", notGreater: "jle" };
-  const condition = CONDITIONS[relation];
-  jump(code, names[relation], 0x70 + condition, [0x0f, 0x80 + condition], target);
-}
+/** Names and condition codes (SDM volume 1, appendix B). */
+const CONDITIONS = { equal: ["je", 4], unequal: ["jne", 5], less: ["jl", 12], greater: ["jg", 15] } as const;
 
 export const x86_64: FunctionEncoder = {
   alignment: 1,
   wordSize: 8,
   stackAlignment: 16, // psABI 3.2.2
-  maxStack: 112,
   functionRegisters: [7, 6, 2, 1, 8, 9], // rdi, rsi, rdx, rcx, r8 and r9 (psABI 3.2.3)
   kernelRegisters: [7, 6, 2, 10, 8, 9], // r10 in the place of rcx, which the instruction overwrites (psABI A.2.1)
   numberRegister: RAX,
+  resultRegister: RAX,
   loadInteger: mov,
   loadAddress: lea,
   loadStackPointer(code, register) {
     const operands = [0x48 + (register >> 3), 0x89, 0xe0 + (register & 7)];
     bytes(code, () => `mov ${nameOf(register)},rsp`, operands);
   },
-  addToStackPointer(code, size) {
-    bytes(code, () => `add rsp,${hex(size)}`, [0x48, 0x83, 0xc4, size]);
-  },
+  addToStackPointer: (code, size) => bytes(code, () => `add rsp,${hex(size)}`, [0x48, 0x83, 0xc4, size]),
   push(code, words, size) {
     for (let index = size / 8 - 1; index >= 0; index--) {
       const value = words[index] ?? 0;
@@ -94,21 +95,17 @@ export const x86_64: FunctionEncoder = {
       }
     }
   },
-  trap(code) {
-    bytes(code, "syscall", [0x0f, 0x05]);
-  },
+  trap: (code) => bytes(code, "syscall", [0x0f, 0x05]),
   call,
-  jump(code, target) {
-    jump(code, "jmp", 0xeb, [0xe9], target);
+  jump: (code, target) => jump(code, "jmp", 0xeb, [0xe9], target),
+  jumpIf(code, register, relation, value, target) {
+    const name = () => nameOf32(register);
+    if (value === 0) bytes(code, () => `test ${name()},${name()}`, [0x85, 0xc0 + register * 9]);
+    else bytes(code, () => `cmp ${name()},${hex(value)}`, [0x83, 0xf8 + register, value]);
+    const [jcc, condition] = CONDITIONS[relation];
+    jump(code, jcc, 0x70 + condition, [0x0f, 0x80 + condition], target);
   },
-  jumpIf(code, relation, value, target) {
-    if (value === 0) bytes(code, "test eax,eax", [0x85, 0xc0]);
-    else bytes(code, () => `cmp eax,${hex(value)}`, [0x83, 0xf8, value]);
-    jumpOn(code, relation, target);
-  },
-  return(code) {
-    bytes(code, "ret", [0xc3]);
-  },
+  return: (code) => bytes(code, "ret", [0xc3]),
   begin(code, errnoLocation) {
     bytes(code, "push rbx", [0x53]); // this and r12 belong to the caller (psABI 3.2.1)
     bytes(code, "push r12", [0x41, 0x54]);
@@ -127,24 +124,16 @@ export const x86_64: FunctionEncoder = {
 };
 
 export const x86_64Arguments: Arguments = {
-  count(code) {
-    bytes(code, "mov rcx,QWORD PTR [rsp]", [0x48, 0x8b, 0x0c, 0x24]);
+  countRegister: RCX,
+  characterRegister: RBX,
+  count: (code) => bytes(code, "mov ecx,DWORD PTR [rsp]", [0x8b, 0x0c, 0x24]),
+  take(code) {
+    bytes(code, "mov rdx,QWORD PTR [rsp+rcx*8]", [0x48, 0x8b, 0x14, 0xcc]);
+    bytes(code, "dec ecx", [0xff, 0xc9]);
   },
-  previous(code, none) {
-    bytes(code, "dec rcx", [0x48, 0xff, 0xc9]);
-    jumpOn(code, "notGreater", none);
-    bytes(code, "mov rdx,QWORD PTR [rsp+rcx*8+0x8]", [0x48, 0x8b, 0x54, 0xcc, 0x08]);
+  load(code, index) {
+    const text = () => `movzx ebx,BYTE PTR [rdx${index > 0 ? `+${hex(index)}` : ""}]`;
+    bytes(code, text, index > 0 ? [0x0f, 0xb6, 0x5a, index] : [0x0f, 0xb6, 0x1a]);
   },
-  jumpIfCharacter(code, index, relation, character, target) {
-    const there = () => `BYTE PTR [rdx${index > 0 ? `+${hex(index)}` : ""}]`;
-    if (isLetter(character)) {
-      bytes(code, () => `mov bl,${there()}`, index > 0 ? [0x8a, 0x5a, index] : [0x8a, 0x1a]);
-      bytes(code, () => `or bl,${hex(CASE)}`, [0x80, 0xcb, CASE]);
-      bytes(code, () => `cmp bl,${hex(character)}`, [0x80, 0xfb, character]);
-    } else {
-      const operands = index > 0 ? [0x7a, index] : [0x3a];
-      bytes(code, () => `cmp ${there()},${hex(character)}`, [0x80, ...operands, character]);
-    }
-    jumpOn(code, relation, target);
-  },
+  lower: (code) => bytes(code, () => `or ebx,${hex(CASE)}`, [0x83, 0xcb, CASE]),
 };
