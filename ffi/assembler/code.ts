@@ -88,10 +88,8 @@ export function bytes(code: Code, text: Text, values: readonly number[], target?
 }
 
 /** Writes an instruction of 32 bits, least significant byte first, which may refer to a label. */
-export function word(code: Code, text: Text, value: number, target?: string): void {
-  for (let shift = 0; shift < 32; shift += 8) put(code, (value >> shift) & 0xff);
-  list(code, text, 4, target);
-}
+export const word = (code: Code, text: Text, value: number, target?: string): void =>
+  bytes(code, text, int32(value), target);
 
 /** The four bytes of the lower half of an integer, least significant first, in two's complement. */
 export const int32 = (value: number): readonly number[] => [
@@ -104,9 +102,8 @@ export const int32 = (value: number): readonly number[] => [
 /** The upper half of a safe integer in two's complement, as an unsigned integer. */
 export const upperHalf = (value: number): number => ((value - (value >>> 0)) / 2 ** 32) >>> 0;
 
-/** A number as objdump prints it; negative ones in two's complement of this many bits. */
-export const hex = (value: number, bits = 64): string =>
-  `0x${BigInt.asUintN(bits, BigInt(value)).toString(16)}`;
+/** A number as objdump prints it; negative ones in two's complement of 64 bits. */
+export const hex = (value: number): string => `0x${BigInt.asUintN(64, BigInt(value)).toString(16)}`;
 
 /** Writes data. */
 export function data(code: Code, values: Uint8Array): void {

@@ -65,20 +65,26 @@ const I386_LIKE = {
   wait4: 114,
   write: 4,
 } as const;
+const PAUSE = [29, [], "pause"] as const;
 const PPOLL = [73, [0, 0, 0, 0, 0], "ppoll"] as const;
 
-const PAUSE = [29, [], "pause"] as const;
+/** What most of them have. Handlers return by way of the vDSO. */
+const USUAL = {
+  flags: 0,
+  isLittleEndian: true,
+  pageSize: 0x1000,
+  sigaction: ["sa_handler", "sa_flags", "sa_restorer", "sa_mask"],
+  hasRestorer: false,
+} as const;
 
-const WITH_RESTORER = ["sa_handler", "sa_flags", "sa_restorer", "sa_mask"] as const;
+/** asm-generic's struct sigaction, of architectures that never had a restorer. */
 const WITHOUT_RESTORER = ["sa_handler", "sa_flags", "sa_mask"] as const;
 
 export const architectures: Readonly<Record<string, Architecture>> = {
   amd64: {
+    ...USUAL,
     encoder: withArguments(x86_64, x86_64Arguments),
     machine: 62,
-    flags: 0,
-    isLittleEndian: true,
-    pageSize: 0x1000,
     systemCalls: {
       exit_group: 231,
       geteuid: 107,
@@ -90,47 +96,39 @@ export const architectures: Readonly<Record<string, Architecture>> = {
       write: 1,
     },
     pause: [34, [], "pause"],
-    sigaction: WITH_RESTORER,
     hasRestorer: true, // the kernel kills who has none (arch/x86/kernel/signal_64.c)
   },
   arm: {
+    ...USUAL, // but for the vDSO: the kernel's own page has it (arch/arm/kernel/signal.c, get_signal_page)
     encoder: withArguments(arm, armArguments),
     machine: 40,
     flags: 0x05000000, // EF_ARM_EABI_VER5
-    isLittleEndian: true,
-    pageSize: 0x1000,
     systemCalls: I386_LIKE,
     pause: PAUSE,
-    sigaction: WITH_RESTORER,
-    hasRestorer: false, // the kernel's own page has it (arch/arm/kernel/signal.c, get_signal_page)
   },
   arm64: {
+    ...USUAL,
     encoder: withArguments(aarch64, aarch64Arguments),
     machine: 183,
-    flags: 0,
-    isLittleEndian: true,
     pageSize: 0x10000,
     systemCalls: GENERIC,
     pause: PPOLL,
-    sigaction: WITH_RESTORER,
-    hasRestorer: false, // the vDSO has it
   },
   loong64: {
+    ...USUAL,
     encoder: withArguments(loong64, loong64Arguments),
     machine: 258,
-    flags: 0x41, // without floating point, and the ABI's version 1 of relocations (LoongArch ELF psABI)
-    isLittleEndian: true,
+    flags: 0x41, // without floating point, version 1 of the ABI of object files (LoongArch ELF psABI)
     pageSize: 0x10000,
     systemCalls: GENERIC,
     pause: PPOLL,
     sigaction: WITHOUT_RESTORER,
-    hasRestorer: false, // the vDSO has it
   },
   ppc64le: {
+    ...USUAL,
     encoder: withArguments(ppc64le, ppc64leArguments),
     machine: 21,
     flags: 2, // ELFv2: a handler's address is that of its first instruction
-    isLittleEndian: true,
     pageSize: 0x10000,
     systemCalls: {
       exit_group: 234,
@@ -143,31 +141,23 @@ export const architectures: Readonly<Record<string, Architecture>> = {
       write: 4,
     },
     pause: PAUSE,
-    sigaction: WITH_RESTORER,
-    hasRestorer: false, // the vDSO has it
   },
   riscv64: {
+    ...USUAL, // flags: neither compressed instructions nor floating point
     encoder: withArguments(riscv64, riscv64Arguments),
     machine: 243,
-    flags: 0, // neither compressed instructions nor floating point
-    isLittleEndian: true,
-    pageSize: 0x1000,
     systemCalls: GENERIC,
     pause: PPOLL,
     sigaction: WITHOUT_RESTORER,
-    hasRestorer: false, // the vDSO has it
   },
   s390x: {
-    encoder: withArguments(s390x, s390xArguments),
-    machine: 22,
-    flags: 0,
-    isLittleEndian: false,
-    pageSize: 0x1000,
-    systemCalls: I386_LIKE,
-    pause: PAUSE,
-    sigaction: WITH_RESTORER,
     // The vDSO has it, or an svc on the stack, which the kernel knows although it cannot run there. One of ours would
     // have to make another call, sigreturn, because a handler without SA_SIGINFO gets the old frame.
-    hasRestorer: false,
+    ...USUAL,
+    encoder: withArguments(s390x, s390xArguments),
+    machine: 22,
+    isLittleEndian: false,
+    systemCalls: I386_LIKE,
+    pause: PAUSE,
   },
 };

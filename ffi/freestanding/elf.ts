@@ -70,20 +70,6 @@ class Writer {
   }
 }
 
-/** A section header's fields, in the order of Elf32_Shdr and Elf64_Shdr. */
-interface Section {
-  name: string;
-  type: number;
-  flags: number;
-  address: number;
-  offset: number;
-  size: number;
-  link: number;
-  info: number;
-  alignment: number;
-  entrySize: number;
-}
-
 /**
  * Writes the file: headers, code and texts, and then, not loaded, symbols, their names and the section headers.
  */
@@ -115,10 +101,11 @@ export function elfFile(architecture: Architecture, { code, texts, symbols }: Co
   const symtabOffset = Math.ceil(loaded / wordSize) * wordSize;
   const strtabOffset = symtabOffset + symtab.bytes.length;
   const sectionsOffset = Math.ceil((strtabOffset + strings.length) / wordSize) * wordSize;
-  const plain = { flags: 0, address: 0, link: 0, info: 0, alignment: 1, entrySize: 0 };
   const inMemory = (start: number, end: number) => ({ address: start, offset: start, size: end - start });
-  const sections: Section[] = [
-    { ...plain, name: "", type: 0, offset: 0, size: 0, alignment: 0 },
+  // The fields of Elf32_Shdr and Elf64_Shdr.
+  const plain = { type: 0, flags: 0, address: 0, link: 0, info: 0, alignment: 1, entrySize: 0 };
+  const sections = [
+    { ...plain, name: "", offset: 0, size: 0, alignment: 0 },
     {
       ...plain,
       ...inMemory(base, base + texts),
