@@ -9,7 +9,7 @@
 import { chmodSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { version } from "../../package.json" with { type: "json" };
-import { assemble } from "../assembler/routine.ts";
+import { assemble, UnsupportedRoutine } from "../assembler/routine.ts";
 import { type Architecture, architectures } from "./architectures.ts";
 import { elfFile, sizeofHeaders } from "./elf.ts";
 import { listing } from "./listing.ts";
@@ -61,7 +61,8 @@ export async function compileAll(path: string): Promise<ReadonlyMap<string, Exec
     try {
       compiled.set(name, compile(name, architecture, recorded, source));
     } catch (error) {
-      throw new Error(`${name}: ${error instanceof Error ? error.message : error}`);
+      const [place] = error instanceof UnsupportedRoutine ? error.reason.split("  ") : [];
+      throw new Error(`${place || source.name}: ${name}: ${error instanceof Error ? error.message : error}`);
     }
   return compiled;
 }

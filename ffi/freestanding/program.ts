@@ -127,14 +127,14 @@ class Linux implements Target {
 
   /** The struct that the kernel takes: not libc's. */
   #structSigaction(handler: Value & (number | { label: string }), flags: number): Value {
-    const { sigaction, hasRestorer, wordSize } = this.#architecture;
+    const { sigaction, hasRestorer, encoder } = this.#architecture;
     // An int in C: its sign says nothing.
     const unsigned = (hasRestorer ? flags | SA_RESTORER : flags) >>> 0;
     const fields = {
       sa_handler: [handler],
       sa_flags: [unsigned],
       sa_restorer: [hasRestorer ? { label: RESTORER } : 0],
-      sa_mask: Array<number>(SIZEOF_SIGSET / wordSize).fill(0),
+      sa_mask: Array<number>(SIZEOF_SIGSET / encoder.wordSize).fill(0),
     };
     return { words: sigaction.flatMap((field) => fields[field]) };
   }

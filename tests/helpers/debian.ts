@@ -99,9 +99,15 @@ export const unpacked = (suite: Suite, name: string): string =>
 /**
  * A root file system with these packages and what they depend on; only root can make it. The packages are unpacked and
  * not configured: that takes a fraction of the time, and who runs a program without a service needs no more.
+ *
+ * @param paths dpkg's options path-exclude and path-include
  */
-export const rootFileSystem = (suite: Suite, packages: readonly string[]): string =>
-  once(`${suite}-${Bun.hash(packages.join()).toString(36)}`, (path) => {
+export const rootFileSystem = (
+  suite: Suite,
+  packages: readonly string[],
+  paths: readonly string[] = [],
+): string =>
+  once(`${suite}-${Bun.hash([...packages, ...paths].join()).toString(36)}`, (path) => {
     // How this machine reaches its mirror: by a proxy, or one that stands still and is past its date.
     const reach = `${path}.conf`;
     writeFileSync(
@@ -114,9 +120,16 @@ export const rootFileSystem = (suite: Suite, packages: readonly string[]): strin
       must(
         ...["mmdebstrap", "--quiet", "--variant=extract", "--format=directory", `--aptopt=${reach}`],
         `--include=${["base-files", ...packages].join()}`,
+        ...paths.map((option) => `--dpkgopt=${option}`),
         ...[suite, path, source(suite)],
       );
     } finally {
       rmSync(reach);
     }
   });
+
+/** A command that finds the programs of a root file system, and else the files of this machine; only root can run it. */
+export const withProgramsOf = (root: string, ...command: readonly string[]): readonly string[] => [
+  ...["unshare", "--mount", "sh", "-c", 'mount --bind "$0/usr" /usr && exec "$@"', root],
+  ...command,
+];
