@@ -53,8 +53,8 @@ export function parseMaps(text: string): Mapping[] | undefined {
     const newline = text.indexOf("\n", from);
     const dash = text.indexOf("-", from);
     const space = text.indexOf(" ", dash);
-    const start = Number(`0x${text.slice(from, dash)}`);
-    const end = Number(`0x${text.slice(dash + 1, space)}`);
+    const start = hexadecimal(text, from, dash);
+    const end = hexadecimal(text, dash + 1, space);
     if (!(start >= previous && end > start && newline > space)) return undefined;
     const permissions = text.slice(space + 1, space + 5);
     mappings.push({ start, end, permissions, name: text.slice(from + 73, newline) });
@@ -62,4 +62,16 @@ export function parseMaps(text: string): Mapping[] | undefined {
     from = newline + 1;
   }
   return mappings.length > 0 ? mappings : undefined;
+}
+
+/** The number between two places of a text, without a string for it; NaN if it is none. */
+function hexadecimal(text: string, from: number, to: number): number {
+  let value = from < to ? 0 : Number.NaN;
+  for (let index = from; index < to; index++) {
+    const character = text.charCodeAt(index);
+    const isDigit = character >= 0x30 && character <= 0x39;
+    const isLetter = character >= 0x61 && character <= 0x66;
+    value = value * 16 + (isDigit ? character - 0x30 : isLetter ? character - 0x57 : Number.NaN);
+  }
+  return value;
 }
