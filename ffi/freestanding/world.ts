@@ -4,7 +4,7 @@
  * What is compiled is found out by running it, so nothing but the answers to its calls may reach it. Each run gets a
  * world of its own, and what a program keeps at module level begins anew with it.
  */
-import { basename, dirname, resolve } from "node:path";
+import { basename, dirname, relative, resolve } from "node:path";
 import { type Context, createContext, Script } from "node:vm";
 import { originalPositionFor, TraceMap } from "@jridgewell/trace-mapping";
 import { Unsupported } from "../explore.ts";
@@ -51,9 +51,9 @@ export interface Source {
  */
 export async function readSource(path: string): Promise<Source> {
   const foreign: string[] = [];
+  const folder = dirname(resolve(path));
   const { success, outputs, logs } = await Bun.build({
     entrypoints: [resolve(path)],
-    root: dirname(resolve(path)),
     format: "iife",
     target: "browser",
     conditions: ["freestanding"],
@@ -80,8 +80,10 @@ export async function readSource(path: string): Promise<Source> {
     throw new Unsupported(`${place}${log?.message ?? "it cannot be read"}`);
   }
   const trace = new TraceMap(await map.text());
+  /** Bun's are relative to the working directory. */
+  const nameOf = (name: string) => relative(folder, resolve(name));
   const lines = new Map(
-    trace.sources.map((name, index) => [name, trace.sourcesContent?.[index]?.split("\n") ?? []]),
+    trace.sources.map((name, index) => [nameOf(name ?? ""), trace.sourcesContent?.[index]?.split("\n") ?? []]),
   );
   return {
     name: basename(path),
@@ -90,7 +92,7 @@ export async function readSource(path: string): Promise<Source> {
       const [, line, column] = new RegExp(`${BUNDLE}:(\\d+):(\\d+)`).exec(at?.stack ?? "") ?? [];
       if (line === undefined) return undefined;
       const found = originalPositionFor(trace, { line: Number(line), column: Number(column) - 1 });
-      return `${found.source}:${found.line}`;
+      return `${nameOf(found.source ?? "")}:${found.line}`;
     },
     textOf(place) {
       const [file = "", line] = place.split(":");
