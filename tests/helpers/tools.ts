@@ -11,7 +11,7 @@ import { existsSync } from "node:fs";
 export function missing(tools: Record<string, string>): string {
   const packages = Object.entries(tools).filter(([tool]) => Bun.which(tool) === null && !existsSync(tool));
   if (packages.length === 0) return "";
-  const how = `apt-get install ${packages.map(([, name]) => name).join(" ")}`;
+  const how = `apt-get install ${[...new Set(packages.map(([, name]) => name))].join(" ")}`;
   if (process.env.CI) throw new Error(`missing in CI: ${how}`);
   return how;
 }
