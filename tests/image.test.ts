@@ -1,7 +1,7 @@
 /**
  * What is in the images, that they are the same whenever they are built, and the examples.
  */
-import { beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import {
   cpSync,
@@ -25,9 +25,10 @@ import { Pod } from "./helpers/pod.ts";
 import { childrenOf, must, output, until } from "./helpers/process.ts";
 import { architecture, dist, root } from "./helpers/programs.ts";
 import { PAUSE, sleepsInPause } from "./helpers/rest.ts";
-import { missing } from "./helpers/tools.ts";
+import { missing, unobtainable } from "./helpers/tools.ts";
 
-const how = missing({ buildah: "buildah", "dpkg-deb": "dpkg", tar: "tar", zstd: "zstd" });
+const how =
+  missing({ buildah: "buildah", "dpkg-deb": "dpkg", tar: "tar", zstd: "zstd" }) || unobtainable(buildImages);
 const rootfs = { amd64: glibcOf("amd64"), arm64: glibcOf("arm64") };
 const filesOf = (glibc: readonly string[]) => ["/pause", ...glibc].toSorted();
 
@@ -67,8 +68,6 @@ function anyDistribution(folder: string): Record<string, string> {
 }
 
 describe.skipIf(how !== "")(`image${how && ` (skipped: ${how})`}`, () => {
-  beforeAll(buildImages, 900_000);
-
   const member = (archive: string, path: string) =>
     must("tar", "--extract", "--to-stdout", "--file", archive, path);
   const pathOf = (digest: string) => `blobs/sha256/${digest.replace("sha256:", "")}`;

@@ -10,7 +10,7 @@ import { childrenOf, must, output, status, until } from "./helpers/process.ts";
 import { dist, freestanding, hosted, type Program, reference, root } from "./helpers/programs.ts";
 import { untilAtRest } from "./helpers/rest.ts";
 import { type Call, connect, defaultSeccomp, orphans, readJson, restrict } from "./helpers/runtimes.ts";
-import { CC, missing } from "./helpers/tools.ts";
+import { CC, missing, unobtainable } from "./helpers/tools.ts";
 import { Workshop } from "./helpers/workshop.ts";
 
 const APPLICATION = "localhost/application:1";
@@ -26,7 +26,7 @@ const how =
         containerd: "containerd",
         "/usr/share/containers/seccomp.json": "golang-github-containers-common",
         "/bin/busybox": "busybox-static",
-      })
+      }) || unobtainable(buildImages)
     : "run the tests as root";
 
 /** It is at rest, with no heap of a runtime's. */
@@ -45,7 +45,6 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
   ];
 
   beforeAll(async () => {
-    buildImages();
     await workshop.ready();
     const c = tested.find(({ program }) => program === reference);
     workshop.build(

@@ -16,6 +16,23 @@ export function missing(tools: Record<string, string>): string {
   return how;
 }
 
+/**
+ * Fetches what comes from elsewhere; says why that cannot be had, "" if it can. There may be no network, and packages of
+ * a suite that moves may not fit together today.
+ *
+ * @throws in CI, where nothing is skipped.
+ */
+export function unobtainable(fetch: () => unknown): string {
+  try {
+    fetch();
+    return "";
+  } catch (error) {
+    if (process.env.CI) throw error;
+    const lines = (error instanceof Error ? error.message : String(error)).trimEnd().split("\n");
+    return `not to be had now: ${lines.at(-1)}`;
+  }
+}
+
 /** Whether to skip, and a test name that says why. */
 export const needs = (tools: Record<string, string>) => {
   const how = missing(tools);
