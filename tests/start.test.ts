@@ -42,6 +42,17 @@ if (isRoot) {
 const inSetup = (setup: string, ...command: readonly string[]) =>
   output([...prefix, "sh", "-c", `${setup} "$@"`, "sh", ...command]);
 
+const namespaces = needs({ unshare: "util-linux", nsenter: "util-linux" });
+test.skipIf(namespaces.skip)(
+  namespaces.name("npm start shows both builds reaping, and what it proved"),
+  () => {
+    const { stdout, exitCode } = output(["npm", "--prefix", root, "start"]);
+    expect([exitCode, stdout]).toEqual([0, stdout]);
+    for (const words of ["300 zombies", "freestanding pause", "hosted pause", "both builds reap all 300"])
+      expect(stdout).toContain(words);
+  },
+);
+
 describe("npm start", () => {
   for (const [name, [setup, line]] of Object.entries(reasons))
     test(`${name}: one line, and 1`, () => {
