@@ -302,10 +302,13 @@ describe.skipIf(how !== "")(`image${how && ` (skipped: ${how})`}`, () => {
   }, 900_000);
 });
 
-test("the example of a pod is valid, and shares its PID namespace", async () => {
+test("the example of a pod is valid, shares its PID namespace, and runs with imported images", async () => {
   const manifest = Bun.YAML.parse(
     await Bun.file(join(root, "examples/pod.yaml")).text(),
   ) as ConstructorParameters<typeof PodManifest>[0];
   new PodManifest(manifest).validate();
   expect(manifest?.spec?.shareProcessNamespace).toBe(true);
+  // Kubernetes always pulls an image without a tag, or with "latest", unless this is said.
+  for (const { image, imagePullPolicy } of manifest?.spec?.containers ?? [])
+    if (!/:(?!latest$)/.test(image ?? "")) expect([image, imagePullPolicy]).toEqual([image, "IfNotPresent"]);
 });
