@@ -141,6 +141,7 @@ describe.skipIf(how !== "")(`switch${how && ` (skipped: ${how})`}`, () => {
       "FROM scratch\nCOPY bin /bin\nENV PATH=/bin\n",
       {
         "bin/busybox": "/bin/busybox",
+        "bin/ip": "/bin/busybox",
       },
     );
   }, 300_000);
@@ -283,6 +284,23 @@ events_logger = "file"
       const { pause_image, pause_command } = crio.image;
       await withPod(["--infra-image", pause_image, "--infra-command", pause_command], expectOurs);
       workshop.must("podman", "rmi", pause_image);
+    }, 60_000);
+
+    test("examples/README's idle container holds a network for others, and ends on SIGTERM", async () => {
+      user(rows.podman.load);
+      workshop.must("podman", "tag", APPLICATION, "docker.io/library/busybox:1.36");
+      const [hold = "", use = "", remove = ""] = read("examples/README.md").match(/^ {4}podman .*$/gm) ?? [];
+      user(hold);
+      const inspect = (what: string) =>
+        workshop.must("podman", "inspect", "--format", `{{.State.${what}}}`, "holder").trim();
+      const pid = inspect("Pid");
+      await untilAtRest({ pid: Number(pid) }, freestanding);
+      const ip = ["busybox", "ip", "address", "add", "192.0.2.1/32", "dev", "lo"];
+      must("nsenter", "--target", pid, "--net", ...ip);
+      expect(user(use)).toContain("192.0.2.1/32");
+      workshop.must("podman", "stop", "--time", "60", "holder");
+      expect(inspect("ExitCode")).toBe("0");
+      user(remove);
     }, 60_000);
 
     test("podman: there and back", async () => {
