@@ -10,7 +10,7 @@ import { version } from "../package.json" with { type: "json" };
 import { buildImages } from "./helpers/images.ts";
 import { output, until } from "./helpers/process.ts";
 import { dist, root } from "./helpers/programs.ts";
-import { missing } from "./helpers/tools.ts";
+import { missing, unobtainable } from "./helpers/tools.ts";
 import { Workshop } from "./helpers/workshop.ts";
 
 const how =
@@ -24,7 +24,7 @@ const how =
         runc: "runc",
         containerd: "containerd",
         "/etc/containers/registries.conf.d": "golang-github-containers-common",
-      })
+      }) || unobtainable(buildImages)
     : "run the tests as root";
 
 const PLATFORMS: Record<Kind, string[]> = {
@@ -58,7 +58,6 @@ describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
     workshop.must("env", ...variables, "sh", "-euc", `cd ${workshop.folder}\n${script}`);
 
   beforeAll(async () => {
-    buildImages();
     await workshop.ready();
     const { folder } = workshop;
     const file = (name: string, ...lines: readonly string[]) => {
