@@ -22,7 +22,7 @@ import { create } from "tar";
 import { architectures } from "../ffi/freestanding/architectures.ts";
 import { description, name, version } from "../package.json" with { type: "json" };
 import { glibcOf, type HostedArchitecture, hosted, images, type Kind, root } from "./contents.ts";
-import { recompress } from "./layout.ts";
+import { finish } from "./layout.ts";
 import { libc6 } from "./libc6.ts";
 import { type RootFilesystem, sbom } from "./sbom.ts";
 import { fail, need, run } from "./tools.ts";
@@ -88,7 +88,7 @@ async function layout(kind: Kind, names: readonly string[], work: string): Promi
   }
   const folder = join(work, "oci");
   buildah("manifest", "push", "--quiet", "--all", "--format", "oci", reference, `oci:${folder}:${reference}`);
-  await recompress(folder, kind === "hosted" ? "zstd" : "gzip");
+  await finish(folder, reference, kind === "hosted" ? "zstd" : "gzip");
   return folder;
 }
 
@@ -104,6 +104,7 @@ async function make(kind: Kind): Promise<void> {
   await create({ cwd: oci, file: join(dist, archive), portable: true, mtime: new Date(0) }, [
     "oci-layout",
     "index.json",
+    "manifest.json",
     ...files.map((file) => `blobs/sha256/${file}`),
   ]);
   writeFileSync(join(dist, bill), sbom(kind, contents));

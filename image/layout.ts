@@ -1,27 +1,40 @@
 /**
- * Compresses the layers of an OCI image layout anew, in place. What buildah writes depends on the compressor of the
- * Go that it was built with; and its zstd has no level 19, which is a fifth smaller.
+ * Finishes an OCI image layout of buildah's, in place. What buildah writes depends on the compressor of the Go that it
+ * was built with, and its zstd has no level 12.
  */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, join, relative } from "node:path";
 
 /** OCI content descriptor (image-spec, descriptor.md). */
 interface Descriptor {
   mediaType: string;
   digest: string;
   size: number;
+  platform?: { architecture: string };
+  annotations?: Record<string, string>;
 }
 
 const compressions = {
   gzip: (tar: Uint8Array<ArrayBuffer>) => Bun.gzipSync(tar, { level: 9 }),
-  zstd: (tar: Uint8Array<ArrayBuffer>) => Bun.zstdCompress(tar, { level: 19 }),
+  zstd: (tar: Uint8Array<ArrayBuffer>) => Bun.zstdCompress(tar, { level: 12 }),
 };
 
 const parse = (bytes: Uint8Array) => JSON.parse(new TextDecoder().decode(bytes));
 
-/** Lets the layers of all images of the layout's one index have this compression. */
-export async function recompress(layout: string, compression: keyof typeof compressions): Promise<void> {
+/** The architecture that `docker load` gets from Docker's own store of images, which knows one in an archive. */
+const DOCKER = "amd64";
+
+/**
+ * Lets the layers of all images of the layout's one index have this compression, and writes manifest.json, by which
+ * `docker load` reads an archive of the layout into a store that does not know OCI's (what docker save wrote up to 24,
+ * and writes beside OCI's files since 25).
+ */
+export async function finish(
+  layout: string,
+  reference: string,
+  compression: keyof typeof compressions,
+): Promise<void> {
   const blobs = join(layout, "blobs/sha256");
   const blobOf = (digest: string) => join(blobs, digest.replace("sha256:", ""));
   const used = new Set<string>();
@@ -52,6 +65,16 @@ export async function recompress(layout: string, compression: keyof typeof compr
         store(layer, await compressions[compression](tar));
       }
       storeJson(entry, manifest);
+      // skopeo (containers/image 5.25 and later) takes an index for one without zstd otherwise, and wants to rewrite it.
+      if (compression === "zstd")
+        entry.annotations = { ...entry.annotations, "io.github.containers.compression.zstd": "true" };
+      if (entry.platform?.architecture === DOCKER) {
+        const [Config, ...Layers] = [manifest.config, ...manifest.layers].map(({ digest }) =>
+          relative(layout, blobOf(digest)),
+        );
+        const images = [{ Config, RepoTags: [reference], Layers }];
+        writeFileSync(join(layout, "manifest.json"), JSON.stringify(images));
+      }
     }),
   );
   storeJson(top.manifests[0], index);

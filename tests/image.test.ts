@@ -96,6 +96,23 @@ describe.skipIf(how !== "")(`image${how && ` (skipped: ${how})`}`, () => {
         );
       });
 
+      test("an image with zstd is marked as such in the index, for skopeo", () => {
+        const zstd = { "io.github.containers.compression.zstd": "true" };
+        for (const { annotations } of manifests().index.manifests)
+          expect(annotations).toEqual(kind === "hosted" ? zstd : undefined);
+      });
+
+      test("manifest.json, for Docker's own store, names the image of amd64", () => {
+        const { config, layers } = blob(manifestOf("amd64").digest);
+        expect(JSON.parse(member(archive, "manifest.json"))).toEqual([
+          {
+            Config: pathOf(config.digest),
+            RepoTags: [images[kind].reference],
+            Layers: [pathOf(layers[0].digest)],
+          },
+        ]);
+      });
+
       for (const { architecture, variant } of PLATFORMS[kind])
         test(`${architecture}: exactly the files that it takes, owned by root, readable by all, of 1970`, () => {
           const { config, layers } = blob(manifestOf(architecture).digest);
@@ -184,7 +201,7 @@ describe.skipIf(how !== "")(`image${how && ` (skipped: ${how})`}`, () => {
           .map((line) => line.split(/ +/));
         for (const [, , , day, time] of entries) expect([day, time]).toEqual(["1970-01-01", "00:00:00"]);
         expect(entries.map(([, , , , , path]) => path).toSorted()).toEqual(
-          ["oci-layout", "index.json", pathOf(entry.digest), ...named].toSorted(),
+          ["oci-layout", "index.json", "manifest.json", pathOf(entry.digest), ...named].toSorted(),
         );
       });
     });
