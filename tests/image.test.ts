@@ -18,7 +18,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Pod as PodManifest } from "kubernetes-models/v1/Pod";
 import { glibcOf, type HostedArchitecture, images, type Kind } from "../image/contents.ts";
-import { KEYRING, mirrorOf } from "../image/libc6.ts";
+import { KEYRING, mirrorOf } from "../image/debian.ts";
 import { description, devDependencies, version } from "../package.json" with { type: "json" };
 import { buildImages } from "./helpers/images.ts";
 import { Pod } from "./helpers/pod.ts";
@@ -293,7 +293,7 @@ describe.skipIf(how !== "")(`image${how && ` (skipped: ${how})`}`, () => {
         const folder = mkdtempSync(join(tmpdir(), "pause-libc6-"));
         writeFileSync(join(folder, "os-release"), release);
         writeFileSync(join(folder, "sources.list"), `${suites.map(debian).join("\n")}\n`);
-        const library = JSON.stringify(join(root, "image/libc6.ts"));
+        const library = JSON.stringify(join(root, "image/debian.ts"));
         const script = `console.log(JSON.stringify((await import(${library})).libc6(${JSON.stringify(folder)}, ["amd64", "arm64"])))`;
         const mounts = `mount --bind ${folder}/os-release /etc/os-release && mount -t tmpfs none /etc/apt/sources.list.d`;
         const text = must(

@@ -149,7 +149,7 @@ const PACKAGES = {
     ...["containerd", "podman", "crun", "runc", "golang-github-containers-common"],
     ...["docker.io", "docker-cli", "skopeo", "cosign"],
   ],
-  sid: ["crun", "runc", "golang-github-containers-common"],
+  sid: ["crun", "runc", "golang-github-containers-common", "python3-spdx-tools"],
 } as const;
 
 /** A machine with this Debian as its root file system, and a folder that is /mnt in it; dist/ is /srv. */

@@ -27,11 +27,11 @@ export function buildImages(): void {
   Reflect.set(globalThis, "imagesAreBuilt", true);
 }
 
-/** The commands under a heading of image/README.md, which are for the freestanding image, for an image. */
-export function commands(heading: string, kind: Kind): string {
-  const readme = readFileSync(join(root, "image/README.md"), "utf8");
-  const section = readme.split(/^##+ /m).find((one) => one.startsWith(`${heading}\n`)) ?? "";
+/** The commands under a heading of a text, which are for the freestanding image, for an image. */
+export function commands(heading: string, kind: Kind, file = "image/README.md"): string {
+  const text = readFileSync(join(root, file), "utf8");
+  const section = text.split(/^##+ /m).find((one) => one.startsWith(`${heading}\n`)) ?? "";
   const lines = section.split("\n").filter((line) => line.startsWith("    "));
-  if (lines.length === 0) throw new Error(`image/README.md has no commands under "${heading}"`);
+  if (lines.length === 0) throw new Error(`${file} has no commands under "${heading}"`);
   return lines.join("\n").replaceAll("-freestanding", kind === "hosted" ? "" : "-freestanding");
 }

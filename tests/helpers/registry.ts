@@ -10,9 +10,10 @@ export interface Registry extends AsyncDisposable {
   readonly name: string;
 }
 
-/** Starts one that keeps its images in this folder. */
-export async function startRegistry(folder: string): Promise<Registry> {
-  const storage = `{ filesystem: { rootdirectory: ${folder}/registry }, delete: { enabled: true } }`;
+/** Starts one that keeps its images in this folder, or only has them: it takes no new ones then. */
+export async function startRegistry(folder: string, isReadOnly = false): Promise<Registry> {
+  const maintenance = `maintenance: { readonly: { enabled: ${isReadOnly} } }`;
+  const storage = `{ filesystem: { rootdirectory: ${folder}/registry }, ${maintenance} }`;
   const configuration = join(folder, "registry.yml");
   writeFileSync(configuration, `version: 0.1\nstorage: ${storage}\nhttp: { addr: 127.0.0.1:0 }\n`);
   // Its log tells the port: a new file, because an older one would have an older port.
