@@ -177,7 +177,7 @@ for (const { sbom, digest } of all) {
     ["spdxjson", sbom],
     ["slsaprovenance1", predicate],
   ] as const)
-    must("cosign", "attest", "--yes", ...options, "--type", type, "--predicate", file, image);
+    must("cosign", "attest", "--yes", "--replace", ...options, "--type", type, "--predicate", file, image);
 }
 const digests = all.map(({ tag, digest }) => `    ${tag.padEnd(20)} ${digest}\n`).join("");
 page(all, options, `${section.trimEnd()}\n\n### Digests\n\n${digests}`);
