@@ -36,6 +36,35 @@ const how =
       })
     : "run the tests as root";
 
+describe("the workflows", () => {
+  const folder = join(root, ".github/workflows");
+  for (const file of readdirSync(folder)) {
+    const text = readFileSync(join(folder, file), "utf8");
+
+    test(`${file}: each action is pinned by its commit, and its version is told`, () => {
+      const uses = [...text.matchAll(/uses: (.*)/g)].map(([, action]) => action ?? "");
+      expect(uses).not.toEqual([]);
+      for (const action of uses) expect(action).toMatch(/^[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$/);
+    });
+
+    test(`${file}: may do nothing but what each job says`, () => {
+      const { permissions, jobs } = Bun.YAML.parse(text) as {
+        permissions: object;
+        jobs: Record<string, { permissions?: object }>;
+      };
+      const granted = Object.fromEntries(
+        Object.entries(jobs).map(([name, job]) => [name, job.permissions ?? permissions]),
+      );
+      const read = { contents: "read" };
+      expect(granted).toEqual(
+        file === "ci.yml"
+          ? { test: read }
+          : { build: read, publish: { contents: "write", "id-token": "write", packages: "write" } },
+      );
+    });
+  }
+});
+
 describe.skipIf(how !== "")(`release${how && ` (skipped: ${how})`}`, () => {
   const workshop = new Workshop();
   const { folder } = workshop;
