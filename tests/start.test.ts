@@ -4,7 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { KEYRING } from "../image/libc6.ts";
+import { KEYRING } from "../image/debian.ts";
 import { output } from "./helpers/process.ts";
 import { dist, root } from "./helpers/programs.ts";
 import { needs } from "./helpers/tools.ts";
