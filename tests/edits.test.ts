@@ -5,7 +5,16 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
-import { build, type Changes, edited, expected, folderOf, outcome, programsOf, type Run } from "./helpers/edits.ts";
+import {
+  build,
+  type Changes,
+  edited,
+  expected,
+  folderOf,
+  outcome,
+  programsOf,
+  type Run,
+} from "./helpers/edits.ts";
 import { MESSAGE } from "./helpers/expect.ts";
 import { output } from "./helpers/process.ts";
 import { dist, root } from "./helpers/programs.ts";
@@ -20,7 +29,8 @@ const MAIN =
   "function main({ argv, fprintf, getpid, pause, printf, sigaction, stderr, strcasecmp }: Libc): number {\n";
 const INT = "  if (sigaction(SIGINT, { sa_handler: sigdown }, NULL) < 0) return 1;\n";
 const TERM = "  if (sigaction(SIGTERM, { sa_handler: sigdown }, NULL) < 0) return 2;\n";
-const CHLD = "  if (sigaction(SIGCHLD, { sa_handler: sigreap, sa_flags: SA_NOCLDSTOP }, NULL) < 0) return 3;\n";
+const CHLD =
+  "  if (sigaction(SIGCHLD, { sa_handler: sigreap, sa_flags: SA_NOCLDSTOP }, NULL) < 0) return 3;\n";
 const PAUSE = "  for (;;) pause();\n";
 const DOWN = '  psignal(signo, "Shutting down, got signal");\n';
 const REAP = "  while (waitpid(-1, NULL, WNOHANG) > 0);\n";
@@ -38,7 +48,12 @@ const downBy = (description: string) => `Shutting down, got signal: ${descriptio
 
 const prints: Run = { args: ["x", "-V"], isEarly: true, prints: VERSION, ends: 0 };
 const ends: Run = { events: ["SIGTERM"], says: MESSAGE, ends: 0 };
-const reaps: Run = { isPid1: true, events: ["orphan", "SIGCHLD", "SIGINT"], says: downBy("Interrupt"), ends: 0 };
+const reaps: Run = {
+  isPid1: true,
+  events: ["orphan", "SIGCHLD", "SIGINT"],
+  says: downBy("Interrupt"),
+  ends: 0,
+};
 /** As without the edit. */
 const asEver = [prints, ends, reaps];
 
@@ -59,10 +74,17 @@ const works: Record<string, Edit> = {
       constants("SIGHUP"),
       before(PAUSE, "  if (sigaction(SIGHUP, { sa_handler: sigdown }, NULL) < 0) return 4;\n"),
     ],
-    files: { "ffi/constants.ts": edited("ffi/constants.ts", [before("export const SIGINT", "export const SIGHUP = 1;\n")]) },
+    files: {
+      "ffi/constants.ts": edited("ffi/constants.ts", [
+        before("export const SIGINT", "export const SIGHUP = 1;\n"),
+      ]),
+    },
     runs: [
       prints,
-      ...[{ ...ends, catches: [1, 2, 15, 17] }, { ...reaps, catches: [1, 2, 15, 17] }],
+      ...[
+        { ...ends, catches: [1, 2, 15, 17] },
+        { ...reaps, catches: [1, 2, 15, 17] },
+      ],
       ...[true, false].map((isPid1) => ({
         ...{ isPid1, catches: [1, 2, 15, 17] },
         ...{ events: ["SIGHUP"] as const, says: downBy("Hangup"), ends: 0 },
@@ -70,7 +92,10 @@ const works: Record<string, Edit> = {
     ],
   },
   "SIGUSR1 is ignored": {
-    changes: [constants("SIG_IGN"), before(PAUSE, "  if (sigaction(10, { sa_handler: SIG_IGN }, NULL) < 0) return 4;\n")],
+    changes: [
+      constants("SIG_IGN"),
+      before(PAUSE, "  if (sigaction(10, { sa_handler: SIG_IGN }, NULL) < 0) return 4;\n"),
+    ],
     runs: [
       prints,
       { events: ["SIGUSR1"], ignores: [10] },
@@ -107,11 +132,17 @@ const works: Record<string, Edit> = {
     changes: [before(PAUSE, '  printf("100 %s ready\\0\\n");\n')],
     runs: [prints, { ...ends, prints: "100 %s ready\0\n" }, { ...reaps, prints: "100 %s ready\0\n" }],
   },
-  "SA_RESTART": { changes: [constants("SA_RESTART"), ["SA_NOCLDSTOP }", "SA_NOCLDSTOP | SA_RESTART }"]], runs: asEver },
+  SA_RESTART: {
+    changes: [constants("SA_RESTART"), ["SA_NOCLDSTOP }", "SA_NOCLDSTOP | SA_RESTART }"]],
+    runs: asEver,
+  },
   "SA_RESETHAND, which makes the flags negative": {
     changes: [
       constants("SA_RESETHAND"),
-      ["SIGINT, { sa_handler: sigdown }", "SIGINT, { sa_handler: sigtwice, sa_flags: SA_NOCLDSTOP | SA_RESETHAND }"],
+      [
+        "SIGINT, { sa_handler: sigdown }",
+        "SIGINT, { sa_handler: sigtwice, sa_flags: SA_NOCLDSTOP | SA_RESETHAND }",
+      ],
       before(
         "function sigreap",
         'function sigtwice({ psignal }: SignalSafe, signo: number): void {\n  psignal(signo, "Once more");\n}\n\n',
@@ -143,12 +174,20 @@ const works: Record<string, Edit> = {
       ],
     ],
     runs: [
-      { isPid1: true, events: ["orphan", "SIGCHLD", "SIGTERM"], says: `Reaped: Child exited\nNobody: Child exited\n${MESSAGE}`, ends: 0 },
+      {
+        isPid1: true,
+        events: ["orphan", "SIGCHLD", "SIGTERM"],
+        says: `Reaped: Child exited\nNobody: Child exited\n${MESSAGE}`,
+        ends: 0,
+      },
     ],
   },
   "a handler of SIGCHLD that prints a line": {
     changes: [
-      [SIGREAP, `function sigreap({ waitpid, write }: SignalSafe): void {\n${REAP}  write(2, "Reaped\\n");\n}\n`],
+      [
+        SIGREAP,
+        `function sigreap({ waitpid, write }: SignalSafe): void {\n${REAP}  write(2, "Reaped\\n");\n}\n`,
+      ],
     ],
     runs: [
       ...[prints, ends],
@@ -190,14 +229,28 @@ const works: Record<string, Edit> = {
       after(MAIN, option("-q", "quiet = true;")),
       [DOWN, `  if (!quiet)\n  ${DOWN}`],
     ],
-    runs: [...asEver, { ...ends, args: ["-Q"], says: "" }, { ...ends, args: ["-q", "-q"], isPid1: true, says: "" }],
+    runs: [
+      ...asEver,
+      { ...ends, args: ["-Q"], says: "" },
+      { ...ends, args: ["-q", "-q"], isPid1: true, says: "" },
+    ],
   },
   "25 messages in a row": {
-    changes: [before(PAUSE, lines(25, (index) => `  fprintf(stderr, "message ${index}\\n");\n`))],
+    changes: [
+      before(
+        PAUSE,
+        lines(25, (index) => `  fprintf(stderr, "message ${index}\\n");\n`),
+      ),
+    ],
     runs: [prints, { ...ends, says: lines(25, (index) => `message ${index}\n`) + MESSAGE }],
   },
   "6 optional messages": {
-    changes: [before(PAUSE, lines(6, (index) => option(`-${index}`, `printf("option ${index}\\n");`)))],
+    changes: [
+      before(
+        PAUSE,
+        lines(6, (index) => option(`-${index}`, `printf("option ${index}\\n");`)),
+      ),
+    ],
     runs: [...asEver, { ...ends, args: ["-5", "-3", "-0"], prints: "option 0\noption 3\noption 5\n" }],
   },
   "handlers that cannot be installed are warned of": {
@@ -211,7 +264,10 @@ const works: Record<string, Edit> = {
   "handlers in a loop": {
     changes: [
       [INT, ""],
-      [TERM, "  for (const [index, signo] of [SIGINT, SIGTERM].entries())\n    if (sigaction(signo, { sa_handler: sigdown }, NULL) < 0) return index + 1;\n"],
+      [
+        TERM,
+        "  for (const [index, signo] of [SIGINT, SIGTERM].entries())\n    if (sigaction(signo, { sa_handler: sigdown }, NULL) < 0) return index + 1;\n",
+      ],
     ],
     runs: asEver,
   },
@@ -230,7 +286,10 @@ const works: Record<string, Edit> = {
       after(
         IMPORTED,
         `\nconst names = {\n${["main", "text", "pause", "reap", "dumpable", "__restore_rt", "entry", "mask"]
-          .map((name) => `  ${name}({ psignal }: SignalSafe, signo: number) {\n    psignal(signo, "${name}");\n  },\n`)
+          .map(
+            (name) =>
+              `  ${name}({ psignal }: SignalSafe, signo: number) {\n    psignal(signo, "${name}");\n  },\n`,
+          )
           .join("")}};\n`,
       ),
       before(

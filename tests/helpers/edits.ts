@@ -14,10 +14,13 @@ export type Changes = readonly (readonly [what: string, by: string])[];
 
 /** A file of the project with these changes. */
 export function edited(file: string, changes: Changes): string {
-  return changes.reduce((text, [what, by]) => {
-    if (text.split(what).length !== 2) throw new Error(`not once in ${file}: ${what}`);
-    return text.replace(what, () => by);
-  }, readFileSync(join(root, file), "utf8"));
+  return changes.reduce(
+    (text, [what, by]) => {
+      if (text.split(what).length !== 2) throw new Error(`not once in ${file}: ${what}`);
+      return text.replace(what, () => by);
+    },
+    readFileSync(join(root, file), "utf8"),
+  );
 }
 
 /** A folder in which the commands of package.json build from these files and the rest of the project's. */
@@ -82,11 +85,7 @@ export async function outcome(program: Program, run: Run) {
   const { pid } = subject;
   const hasEnded = () => /^Z|^$/.test(status(pid, "State"));
   const untilQuiet = () =>
-    until(
-      `${program.name} ends or rests`,
-      () => hasEnded() || isAtRest(pid, program, surroundings),
-      subject,
-    );
+    until(`${program.name} ends or rests`, () => hasEnded() || isAtRest(pid, program, surroundings), subject);
   await untilQuiet();
   for (const event of events) {
     if (hasEnded()) break;
