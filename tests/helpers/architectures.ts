@@ -35,7 +35,9 @@ function architecture(
 ): Architecture {
   const [compiler, emulator] = [`${tuple}-gcc`, `qemu-${cpu}-static`];
   const debian = { arm: "armhf", ppc64le: "ppc64el" }[name] ?? name;
-  const packages = name === "amd64" ? "gcc libc6-dev" : `gcc-${tuple} libc6-dev-${debian}-cross`;
+  const own = process.arch === "arm64" ? "arm64" : "amd64";
+  const cross = `gcc-${tuple.replace("_", "-")} libc6-dev-${debian}-cross`;
+  const packages = name === own ? "gcc libc6-dev" : cross;
   const tools = {
     objdump: { objdump: "binutils-multiarch" },
     run: { [compiler]: packages, [emulator]: "qemu-user-static" },
