@@ -223,7 +223,7 @@ export interface Watch {
   /** Where the program is, at a call. */
   readonly here?: () => Error;
   /** What is wrong with a call. */
-  readonly wrong?: (call: Call) => string | Error | undefined;
+  readonly wrong?: (call: Call) => string | undefined;
 }
 
 /** How often a handler may make a call again, for the same answer, without a loop. */
@@ -234,6 +234,7 @@ export class Recorder {
   readonly made: Made[];
   end: End | undefined;
   private isOver: boolean;
+  private calls: number;
   private repeats: number;
   private repeated: Made | undefined;
   private refusal: Error | undefined;
@@ -244,6 +245,7 @@ export class Recorder {
     this.made = [];
     this.end = undefined;
     this.isOver = false;
+    this.calls = 0;
     this.repeats = 0;
     this.repeated = undefined;
     this.refusal = undefined;
@@ -261,10 +263,10 @@ export class Recorder {
     const wanted = classes[index] ?? later;
     const chosen = wanted < possible.length ? wanted : possible.length - 1;
     const before = this.made[index - 1];
-    // That a call comes again for answers that were asked for says nothing.
-    const isAgain =
-      index > classes.length && before !== undefined && before.chosen === chosen && isSame(before.call, call);
-    this.repeats = isAgain ? this.repeats + 1 : 0;
+    const isAgain = before !== undefined && before.chosen === chosen && isSame(before.call, call);
+    if (!isAgain) this.calls++;
+    // That it comes again for answers that were asked for says nothing.
+    this.repeats = isAgain && index > classes.length ? this.repeats + 1 : 0;
     if (this.repeats <= MAX_REPEATS) {
       const reason = wrong?.(call);
       if (reason !== undefined) this.refuse(reason);
@@ -276,7 +278,7 @@ export class Recorder {
       this.isOver = true;
       throw ENOUGH;
     }
-    if (index - this.repeats - classes.length >= MAX_CALLS)
+    if (this.calls > MAX_CALLS)
       this.refuse(
         `does not end within ${MAX_CALLS} calls, and only a single call can be made again and again`,
       );
@@ -301,17 +303,15 @@ export class Recorder {
     try {
       const end = program();
       if (!this.isOver) this.end = end;
-      if (!this.isOver && this.repeated !== undefined)
-        this.refuse(
-          new Unsupported(
-            `makes a call more than ${this.watch.most} times, and not forever`,
-            this.repeated.at,
-          ),
-        );
     } catch (error) {
       if (this.refusal === undefined && !this.isOver) throw error;
     }
     if (this.refusal !== undefined) throw this.refusal;
+    if (this.end !== undefined && this.repeated !== undefined)
+      throw new Unsupported(
+        `makes a call more than ${this.watch.most} times, and not forever`,
+        this.repeated.at,
+      );
     return this;
   }
 }

@@ -27,10 +27,16 @@ import { only, runInNewWorld, type Source } from "./world.ts";
 /** A call that comes again so often, and for the same answer, is a loop without an end; less often where it was one. */
 const LOOP = 1000;
 const LOOP_AGAIN = 20;
+/** How often it comes again before it gets another answer. */
+const MANY = 1 << 16;
 const here = () => new Error();
 
-/** Paths that are followed. Each takes some milliseconds. */
-const MAX_PATHS = 4096;
+/** Paths that are followed: of main, where each takes two milliseconds, and of a handler, which the hosted build does at every start. */
+const MAX_PATHS = 1024;
+const MAX_PATHS_OF_HANDLER = 16;
+
+/** Longer ones than an executable can be. */
+const MAX_TEXT = 1 << 16;
 
 /** Whose code it is that runs. */
 const FILE = "this file";
@@ -42,8 +48,8 @@ const OF_LIBC: readonly number[] = [32, 33];
 
 const NO_SEARCH = "gives argv.some what is not strcasecmp(argument, text) === 0";
 
-/** What argv.some passes: it can be handed to strcasecmp, and is no text and no number. */
-const ARGUMENT = Object.freeze(Object.create(null)) as Argument;
+/** What argv.some passes, as under Bun: an address, which is another one in every run. */
+const ARGUMENTS = [0x7ffc_1234_5678, 0x7ffd_8765_4321] as Argument[];
 
 /** A program that cannot be compiled. The message says where, who and why. */
 export class Refused extends Error {
@@ -95,7 +101,7 @@ export function record(source: Source): Recorded {
     } catch (error) {
       if (error instanceof Refused) throw error;
       if (error instanceof Unsupported) throw refused(error.message, error.at);
-      throw refused(`throws ${error}`, error as Error | undefined);
+      throw refused(`throws ${textOf(error)}`, error as Error | undefined);
     }
   };
 
@@ -108,14 +114,34 @@ export function record(source: Source): Recorded {
   ): Installed => {
     const root = said(name, () => {
       isHandler = true;
-      const program = (watch: Omit<Watch, "most">) =>
-        handlerProgram(refusingPromises(handler), signo, { most: MAX_REPEATS, ...watch }, (words, refuse) =>
-          only(words, (word) => refuse(`uses ${word}, which is not async-signal-safe here`)),
-        ).run;
+      const program = (watch: Omit<Watch, "most">) => {
+        let returned: unknown;
+        const { run } = handlerProgram(
+          (words, signo) => {
+            returned = handler(words, signo);
+          },
+          signo,
+          { most: MAX_REPEATS, ...watch },
+          (words, refuse) => {
+            const _exit = (status: number) =>
+              isStatus(status) ? words._exit(status) : refuse(`gives _exit ${status}, and ${STATUS}`);
+            return only({ ...words, _exit }, (word) =>
+              refuse(`uses ${word}, which is not async-signal-safe here`),
+            );
+          },
+        );
+        return (choice: Choice) => {
+          const trace = run(choice);
+          // What an async function calls after it has waited would be lost, and a generator calls nothing.
+          if (typeof returned === "object" && returned !== null)
+            throw new Unsupported("returns an object: a handler is no async function, and no generator");
+          return trace;
+        };
+      };
       const brief = program({ loop: LOOP_AGAIN });
-      const [run, often] = isBrief ? [brief, LOOP_AGAIN] : [program({ loop: LOOP, here, wrong }), LOOP];
+      const [run, often] = isBrief ? [brief, LOOP_AGAIN] : [program({ loop: LOOP, here, wrong }), MANY];
       const why = () => `does something else when it is run again: ${NO_MEMORY}`;
-      return explore(confirmed(run, brief, why, often, knownOf(name)), knownOf(name));
+      return explore(confirmed(run, brief, why, often, MAX_PATHS_OF_HANDLER, knownOf(name)), knownOf(name));
     });
     isHandler = false;
     for (const one of handlers) if (one.name === name && one.root === root) return one;
@@ -132,17 +158,22 @@ export function record(source: Source): Recorded {
     /** The argument that argv.some looks at, and what it is compared with. */
     let asked: string | undefined;
     let compared: string[] = [];
+    const address = ARGUMENTS[way === undefined ? 0 : 1] as Argument;
     const like = way?.like;
     const recorder: Recorder = new Recorder(choice, {
       most: LOOP,
       ...(way === undefined ? { loop: LOOP, here } : { loop: LOOP_AGAIN }),
       wrong(call) {
-        if (isHandler) return refused("calls a word of main here, and none is async-signal-safe");
+        refuseHandler();
         if (asked !== undefined) return `calls ${call.word} for each argument`;
         return way === undefined ? wrong(call) : undefined;
       },
     });
     const refuse = (does: string, at?: Error): never => recorder.refuse(refused(does, at));
+    /** A handler sees the words of main where it is a function within main. */
+    const refuseHandler = () => {
+      if (isHandler) refuse("calls a word of main here, and none is async-signal-safe");
+    };
     /** What a handler does. That it is refused holds even if main catches it. */
     const look = (...handler: Parameters<typeof install>): Installed => {
       try {
@@ -161,45 +192,50 @@ export function record(source: Source): Recorded {
       recorder.answer({ word: "write", fd, text });
     };
     const words: Libc = {
-      argv: {
-        some(isWanted) {
-          const isFound = (argument: string): boolean => {
-            asked = argument;
-            try {
-              return isWanted(ARGUMENT);
-            } finally {
-              asked = undefined;
-            }
-          };
-          const check = (argument: string, texts: readonly string[]) => {
-            if (isFound(argument) !== texts.some((text) => isEqual(text, argument))) refuse(NO_SEARCH);
-          };
-          let texts: string[] = [];
-          if (like === undefined) {
-            const others = [...OTHERS];
-            for (const argument of others) {
-              compared = [];
-              isFound(argument);
-              for (const text of compared)
-                if (!texts.some((known) => isEqual(known, text))) {
-                  texts.push(text);
-                  others.push(text, ...nearMisses(text));
-                }
-            }
-            for (const argument of others) check(argument, texts);
-          } else texts = searches.get(like)?.[searched.length] ?? [];
-          searched.push(texts);
-          const found = texts.findIndex((text) => recorder.answer({ word: "argument", text }) === 1);
-          if (like !== undefined && found >= 0) check(texts[found] ?? "", texts);
-          return found >= 0;
+      argv: only<Libc["argv"]>(
+        {
+          some(isWanted) {
+            refuseHandler();
+            const isFound = (argument: string): boolean => {
+              asked = argument;
+              try {
+                return isWanted(address);
+              } finally {
+                asked = undefined;
+              }
+            };
+            const check = (argument: string, texts: readonly string[]) => {
+              if (isFound(argument) !== texts.some((text) => isEqual(text, argument))) refuse(NO_SEARCH);
+            };
+            let texts: string[] = [];
+            if (like === undefined) {
+              const others = [...OTHERS];
+              for (const argument of others) {
+                compared = [];
+                isFound(argument);
+                for (const text of compared)
+                  if (!texts.some((known) => isEqual(known, text))) {
+                    texts.push(text);
+                    others.push(text, ...nearMisses(text));
+                  }
+              }
+              for (const argument of others) check(argument, texts);
+            } else texts = searches.get(like)?.[searched.length] ?? [];
+            searched.push(texts);
+            const found = texts.findIndex((text) => recorder.answer({ word: "argument", text }) === 1);
+            if (like !== undefined && found >= 0) check(texts[found] ?? "", texts);
+            return found >= 0;
+          },
         },
-      },
+        (name) => refuse(`uses argv.${name}, which is no word of main`),
+      ),
       stderr,
       fprintf: write,
       getpid: () => recorder.answer({ word: "getpid" }),
       pause: () => recorder.answer({ word: "pause", reaps }),
       printf: (text) => write(stdout, text),
       sigaction(signo, act, oldact) {
+        refuseHandler();
         for (const field of Object.keys(act))
           if (field !== "sa_handler" && field !== "sa_flags")
             refuse(`gives sigaction ${field}, which it does not have here`);
@@ -225,7 +261,7 @@ export function record(source: Source): Recorded {
         return result;
       },
       strcasecmp(argument, text) {
-        if (argument !== ARGUMENT || asked === undefined)
+        if (argument !== address || asked === undefined)
           refuse("gives strcasecmp what is not the argument that argv.some looks at");
         if (typeof text !== "string") refuse(`gives strcasecmp ${text}`);
         compared.push(text);
@@ -235,6 +271,7 @@ export function record(source: Source): Recorded {
 
     [who, isHandler] = [FILE, false];
     const start = (main: Main): never => {
+      if (typeof main !== "function") return refuse("gives start no main");
       who = MAIN;
       let status: unknown;
       try {
@@ -242,12 +279,10 @@ export function record(source: Source): Recorded {
       } finally {
         for (const check of later.toReversed()) check();
       }
-      if (!(typeof status === "number" && Number.isInteger(status) && status >= 0 && status < 256))
-        return refuse(
-          `returns ${String(status)} after this, and an exit status is 0 to 255`,
-          recorder.made.at(-1)?.at,
-        );
-      return recorder.exit(status);
+      const last = recorder.made.at(-1)?.at;
+      if (!isStatus(status))
+        refuse(`returns ${textOf(status)}${last === undefined ? "" : " after this"}, and ${STATUS}`, last);
+      return recorder.exit(status as number);
     };
     const trace = recorder.record(() => {
       runInNewWorld(way?.isStrict ? source.strict : source.sloppy, start, refuse);
@@ -261,15 +296,16 @@ export function record(source: Source): Recorded {
   /** Why main goes another way then. */
   const why = (choice: Choice, trace: Trace) => {
     const differs = (way: Way) => differenceOf(trace, run(choice, way)) !== undefined;
-    let because = "a handler, or what argv.some is given, changes what main does";
+    let because = "it depends on names, or on not being in strict mode";
     if (differs({})) because = "it is not a function of the answers to its calls";
-    else if (differs({ isStrict: true })) because = "it depends on names, or on not being in strict mode";
+    else if (differs({ like: trace }))
+      because = "a handler, or what argv.some is given, changes what main does";
     return `goes another way when it is run again: ${because}`;
   };
 
   const nodes: Node[] = [];
   const main = said(MAIN, () => {
-    const root = explore(confirmed(run, again, why, LOOP, nodes), nodes);
+    const root = explore(confirmed(run, again, why, MANY, MAX_PATHS, nodes), nodes);
     for (const node of nodes)
       if ("call" in node && node.call.word === "pause" && node.branches[0] !== AGAIN)
         throw new Unsupported("goes on after pause(), which it has to call forever", node.at);
@@ -295,11 +331,26 @@ function nearMisses(text: string): string[] {
     : [most, `${text} `, ...[last - 1, last + 1].map((code) => most + String.fromCharCode(code))];
 }
 
+/** A value of the program's, in one line. */
+function textOf(value: unknown): string {
+  try {
+    return String(value).replace(/\s+/g, " ");
+  } catch {
+    return "an object";
+  }
+}
+
+const STATUS = "an exit status is 0 to 255";
+const isStatus = (value: unknown): value is number =>
+  typeof value === "number" && Number.isInteger(value) && value >= 0 && value < 256;
+
 /** What no call may be given, in either build. */
 function wrong(call: Call): string | undefined {
   for (const [field, value] of Object.entries(call)) {
     if (typeof value === "number" && !Number.isSafeInteger(value))
       return `gives ${call.word} the ${field} ${value}`;
+    if (field === "text" && typeof value === "string" && value.length > MAX_TEXT)
+      return `gives ${call.word} a text of ${value.length} characters`;
     if (field === "text" && !(typeof value === "string" && /^[\0-\x7f]*$/.test(value)))
       return `gives ${call.word} what is no text of ASCII characters: ${JSON.stringify(value)}`;
     if (value === undefined) return `gives ${call.word} no ${field}`;
@@ -319,6 +370,7 @@ function confirmed(
   again: (choice: Choice, like: Trace) => Trace,
   why: (choice: Choice, trace: Trace) => string,
   often: number,
+  maxPaths: number,
   known: Node[],
 ): Program {
   let paths = 0;
@@ -326,10 +378,10 @@ function confirmed(
     run: (choice) => run(choice),
     confirm(_, trace) {
       const { made, end } = trace;
-      if (++paths > MAX_PATHS) {
+      if (++paths > maxPaths) {
         const most = made.reduce((product, { call }) => product * CLASSES[call.word].length, 1);
         throw new Unsupported(
-          `has too many paths: up to ${most} by its answers, and ${MAX_PATHS} can be followed`,
+          `has too many paths: up to ${most} by its answers, and ${maxPaths} can be followed`,
         );
       }
       const classes = made.map(({ chosen }) => chosen);
@@ -350,6 +402,7 @@ function confirmed(
     },
     confirmLoop(path, { call, at }, branches) {
       const repeated = branches.indexOf(AGAIN);
+      const before = paths;
       for (const [other, branch] of branches.entries()) {
         if (other === repeated) continue;
         const after = (times: number) => [...path, ...Array<number>(times).fill(repeated), other];
@@ -361,6 +414,7 @@ function confirmed(
         )
           throw new Unsupported(`goes another way when ${call.word} was called more often`, at);
       }
+      paths = before;
     },
   };
   return program;
@@ -374,12 +428,3 @@ function differenceOf(one: Trace, other: Trace): number | undefined {
     one.end === undefined || other.end === undefined ? one.end === other.end : isSameNode(one.end, other.end);
   return isSameEnd && one.made.length === other.made.length ? undefined : one.made.length - 1;
 }
-
-/** What an async function calls after it has waited would be lost. */
-const refusingPromises =
-  (handler: Handler): Handler =>
-  (words, signo) => {
-    const returned: unknown = handler(words, signo);
-    if (returned instanceof Object)
-      throw new Unsupported("returns an object: a handler is no async function");
-  };

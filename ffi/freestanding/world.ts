@@ -26,7 +26,14 @@ const TAKE_LANGUAGE = new Script(`
 const TIMEOUT = 5000;
 
 /** What the bundler would put its own values for. */
-const OF_THE_BUILD = ["__dirname", "__filename", "import.meta", "process.env.NODE_ENV"];
+const OF_THE_BUILD = [
+  "__dirname",
+  "__filename",
+  "import.meta",
+  "process.browser",
+  "process.env.NODE_ENV",
+  "require",
+];
 
 /** A program that can be run, and its source. */
 export interface Source {
@@ -60,11 +67,15 @@ export async function readSource(path: string): Promise<Source> {
     sloppy: sloppy.script,
     strict: strict.script,
     placeOf(at) {
-      const [, name = "", line, column] = /(pause:\w+):(\d+):(\d+)/.exec(at?.stack ?? "") ?? [];
-      const map = maps.get(name);
-      if (map === undefined) return undefined;
-      const found = originalPositionFor(map, { line: Number(line), column: Number(column) - 1 });
-      return `${nameOf(found.source)}:${found.line}`;
+      for (const [, name = "", line, column] of (at?.stack ?? "").matchAll(/(pause:\w+):(\d+):(\d+)/g)) {
+        const map = maps.get(name);
+        if (map === undefined) continue;
+        const found = originalPositionFor(map, { line: Number(line), column: Number(column) - 1 });
+        const file = nameOf(found.source);
+        // Not where start calls main: where it is called.
+        if (!file.endsWith("ffi/freestanding/start.ts")) return `${file}:${found.line}`;
+      }
+      return undefined;
     },
     textOf(place) {
       const [file = "", line] = place.split(":");
@@ -141,10 +152,18 @@ export function runInNewWorld(
   }
 }
 
-/** The object, of which only what it has can be read. */
-export const only = <T extends object>(object: T, refuse: (name: string) => never): T =>
-  new Proxy(object, {
-    has: () => true,
-    get: (of, name) =>
-      typeof name === "symbol" || Object.hasOwn(of, name) ? Reflect.get(of, name) : refuse(name),
+/** The object, of which only what it has can be read, and of its functions nothing: they are only called. */
+export function only<T extends object>(object: T, refuse: (name: string) => never): T {
+  const has = (_: T, name: string | symbol) =>
+    typeof name === "symbol" || Object.hasOwn(object, name) || refuse(name);
+  for (const [word, value] of Object.entries(object))
+    if (typeof value === "function") {
+      delete value.name;
+      delete value.length;
+      Object.setPrototypeOf(value, new Proxy({}, { get: (_, name) => refuse(`${word}.${String(name)}`) }));
+    }
+  return new Proxy(object, {
+    has,
+    get: (_, name) => (has(_, name) ? Reflect.get(object, name) : undefined),
   });
+}
