@@ -179,6 +179,11 @@ describe.skipIf(how !== "")(`release${how && ` (skipped: ${how})`}`, () => {
       refuses(release(HERE), /dist\/pause\S*\.oci\.tar is of \w+, not of \w+: npm run image/);
       git("reset", "--quiet", "--hard", "HEAD^");
       git("tag", "--force", `v${version}`);
+      const executable = join(clone, "dist/freestanding/arm64/pause");
+      const bytes = readFileSync(executable);
+      appendFileSync(executable, "\n");
+      refuses(release(HERE), /dist\/freestanding\/arm64 is not what the image has: npm run image/);
+      writeFileSync(executable, bytes);
       must("mv", join(clone, "dist"), join(clone, "other/dist"));
       refuses(release(HERE), /dist\/pause\S*\.oci\.tar is missing: npm run image/);
       must("mv", join(clone, "other/dist"), join(clone, "dist"));
