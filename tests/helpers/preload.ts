@@ -2,8 +2,9 @@
  * What bunfig.toml has Bun do before the tests: every test has five minutes, and a run ends with one line for all the
  * packages that were missing.
  */
-import { plugin } from "bun";
+
 import { afterAll, setDefaultTimeout } from "bun:test";
+import { plugin } from "bun";
 import { missingPackages } from "./tools.ts";
 
 /** Milliseconds. A busy machine is no failure. */
@@ -22,5 +23,7 @@ plugin({
 
 afterAll(() => {
   if (missingPackages.size > 0)
-    console.error(`\nSome tests were skipped. For all: apt-get install ${[...missingPackages].toSorted().join(" ")}`);
+    console.error(
+      `\nSome tests were skipped. For all: apt-get install ${[...missingPackages].toSorted().join(" ")}`,
+    );
 });
