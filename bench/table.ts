@@ -1,7 +1,6 @@
 /**
- * The tables of README.md and bench/README.md, from bench/results.json. `bun bench/table.ts` writes them there.
+ * The tables of README.md and bench/README.md, of a benchmark's results.
  */
-import { join } from "node:path";
 
 /** Values of one measure: how many, the least, and the quartiles. */
 export interface Summary {
@@ -101,21 +100,29 @@ export const summary = (values: readonly number[]): Summary => ({
 
 const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 
-function withUnit(value: number, unit: Unit): string {
-  if (unit === "KiB" && value >= 1000) return `${digits.format(value / 1024)} MiB`;
-  return `${digits.format(value)} ${unit}`;
+/** "2.28 MiB", or with its middle half "2.28 MiB (2.24–2.35)": in brackets too it is MiB. */
+function withUnit({ median, low, high }: Summary, unit: Unit, withQuartiles = false): string {
+  let [divisor, name]: [number, string] = [1, unit];
+  if (unit === "KiB" && median >= 1000) [divisor, name] = [1024, "MiB"];
+  if (unit === "KiB" && median > 0 && median < 1) [divisor, name] = [1 / 1024, "bytes"];
+  const number = (value: number) => digits.format(value / divisor);
+  const quartiles = withQuartiles && low !== high ? ` (${number(low)}–${number(high)})` : "";
+  return `${number(median)} ${name}${quartiles}`;
 }
 
 /**
- * How many times the standard's this is; "=" if the middle halves of both overlap, because then these rounds cannot
+ * How many times the standard's this is; "≈" if the middle halves of both overlap, because then these rounds cannot
  * tell them apart, or if the medians differ by less than what is counted with can tell.
  */
 export function ratio(own: Summary, standard: Summary, resolution = 0): string {
-  if (Math.abs(own.median - standard.median) < resolution) return "=";
-  if (own.low <= standard.high && standard.low <= own.high) return "=";
+  if (Math.abs(own.median - standard.median) < resolution) return "≈";
+  if (own.low <= standard.high && standard.low <= own.high) return "≈";
   const times = own.median / standard.median;
-  return times < 0.1 || times >= 10 ? `×${digits.format(times)}` : `×${times.toFixed(2)}`;
+  return `×${times >= 10 ? digits.format(times) : times.toFixed(2)}`;
 }
+
+/** What is no matter of more or less: whoever asks wants the size itself. */
+const isSize = (measure: string) => /^(executable|image)/.test(measure);
 
 /** Markdown: a row a measure, a column a peer. */
 function markdown(
@@ -136,24 +143,29 @@ function markdown(
     const cells = peers.map((name) => {
       const own = of[name];
       if (own === undefined) return "";
-      const value = withUnit(own.median, unit);
-      const quartiles = own.low === own.high ? "" : ` (${digits.format(own.low)}–${digits.format(own.high)})`;
-      const isStandard = name === STANDARD || standard === undefined || standard.median === 0;
-      return `${value}${withQuartiles ? quartiles : ""}${isStandard ? "" : ` ${ratio(own, standard, resolution)}`}`;
+      const value = withUnit(own, unit, withQuartiles);
+      const isAlone = name === STANDARD || standard === undefined || standard.median === 0 || isSize(measure);
+      return isAlone ? value : `${value} ${ratio(own, standard, resolution)}`;
     });
     lines.push(row([titles[measure] ?? title, ...cells]));
   }
   return lines.join("\n");
 }
 
+/** What has to be known before a table is read. */
+const KEY = `Each value is for one process. × says how many times that of C with glibc it is, in the same run; ≈ that this run can
+tell no difference. The floor is a program of one page that only pauses: no process takes less on this kernel.`;
+
 const measuredOn = ({ date, machine, rounds, instances }: Results) =>
-  `${date}, ${machine}. Medians of ${rounds} rounds in turns, memory of ${instances} instances at a time. Behind each
-value: how many times that of the C program with glibc, both static; "=" where the middle halves of the values overlap.`;
+  `${date}, ${machine}. Medians of ${rounds} rounds in turns; memory of ${instances} processes at a time.`;
 
 /** README.md's. */
 export function table(results: Results): string {
   const peers = SHORT.peers.filter((name) => results.measures["memory total"]?.[name] !== undefined);
-  return `${markdown(results, SHORT.measures, peers, SHORT.titles, false)}\n\n${measuredOn(results)}`;
+  const rows = markdown(results, SHORT.measures, peers, SHORT.titles, false);
+  return `${KEY}\n\n${rows}\n\n${measuredOn(results)}
+The ratios of memory reproduce on other machines; times are this machine's
+([how much they vary](bench/README.md#what-reproduces)).`;
 }
 
 /** bench/README.md's: all of it. */
@@ -163,28 +175,18 @@ export function fullTable(results: Results): string {
   const [empty, ours] = [results.measures.exit?.[EMPTY], results.measures.ready?.hosted];
   const besideBun =
     empty && ours
-      ? `An ${EMPTY} takes ${withUnit(empty.median, "ms")} from exec to exit; hosted, exec to ready, is ${ratio(ours, empty)} of that.\n\n`
+      ? `From exec to exit an ${EMPTY} takes ${withUnit(empty, "ms")}; hosted is ready after ${withUnit(ours, "ms")}, ${ratio(ours, empty)}.\n\n`
       : "";
-  const notes = `${measuredOn(results)}\nIn brackets: the middle half.\n\n${besideBun}${versions.join(", ")}.`;
-  return `${markdown(results, Object.keys(MEASURES), peers, {}, true)}\n\n${notes}`;
+  const rows = markdown(results, Object.keys(MEASURES), peers, {}, true);
+  return `${KEY}
+In brackets: the middle half of the values, in the unit of the value before.\n\n${rows}\n\n${measuredOn(results)}\n\n${besideBun}${versions.join(", ")}.`;
 }
 
-const MARKS = ["<!-- bench: written by bench/table.ts -->\n", "<!-- /bench -->"] as const;
+const MARKS = ["<!-- bench: written by bench/publish.ts -->\n", "<!-- /bench -->"] as const;
 
 /** A document with a table of these results between the marks. */
 export function withTable(document: string, results: Results, make = table): string {
   const [head = "", rest = ""] = document.split(MARKS[0]);
   const tail = rest.split(MARKS[1])[1] ?? "";
   return `${head}${MARKS[0]}\n${make(results)}\n\n${MARKS[1]}${tail}`;
-}
-
-if (import.meta.main) {
-  const results: Results = await Bun.file(join(import.meta.dir, "results.json")).json();
-  for (const [path, make] of [
-    ["../README.md", table],
-    ["README.md", fullTable],
-  ] as const) {
-    const file = Bun.file(join(import.meta.dir, path));
-    await Bun.write(file, withTable(await file.text(), results, make));
-  }
 }
