@@ -7,7 +7,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { images } from "../image/contents.ts";
 import { version } from "../package.json" with { type: "json" };
-import { Machine, missingDebian } from "./helpers/debian.ts";
+import { Machine, machineOf, missingDebian } from "./helpers/debian.ts";
 import { buildImages, commands } from "./helpers/images.ts";
 import { must, output, until } from "./helpers/process.ts";
 import { dist } from "./helpers/programs.ts";
@@ -28,7 +28,9 @@ const how =
         mmdebstrap: "mmdebstrap",
         "/bin/busybox": "busybox-static",
         "/etc/containers/registries.conf.d": "golang-github-containers-common",
-      }) || unobtainable(buildImages)
+      }) ||
+      unobtainable(buildImages) ||
+      unobtainable(() => machineOf("trixie"))
     : "run the tests as root";
 
 describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
