@@ -60,7 +60,6 @@ const SHORT = {
   measures: [
     "memory total",
     "ready",
-    "exit",
     "reaping cpu",
     "executable",
     "image compressed",
@@ -153,10 +152,6 @@ function markdown(
   return lines.join("\n");
 }
 
-/** What has to be known before a table is read. */
-const KEY = `Each value is for one process. Behind memory: × says how many times that of C with glibc it is, ≈ that this run can tell
-no difference. The floor is a program of one page that only pauses: no process takes less on this kernel.`;
-
 const measuredOn = ({ date, machine, rounds, instances }: Results) =>
   `${date}, ${machine}. Medians of ${rounds} rounds in turns; memory of ${instances} processes at a time.`;
 
@@ -164,9 +159,12 @@ const measuredOn = ({ date, machine, rounds, instances }: Results) =>
 export function table(results: Results): string {
   const peers = SHORT.peers.filter((name) => results.measures["memory total"]?.[name] !== undefined);
   const rows = markdown(results, SHORT.measures, peers, SHORT.titles, false);
-  return `${KEY}\n\n${rows}\n\n${measuredOn(results)}
-The ratios of memory reproduce on other machines; times are this machine's
-([how much they vary](bench/README.md#what-reproduces)).`;
+  return `Each value is for one process. ×: times that of C with glibc; ≈: no difference. Memory's ratios reproduce elsewhere,
+[times do not](bench/README.md#what-reproduces). Floor: a program of one page that only pauses, the least on this kernel.
+
+${rows}
+
+${measuredOn(results)}`;
 }
 
 /** bench/README.md's: all of it. */
@@ -176,8 +174,15 @@ export function fullTable(results: Results): string {
   const empty = results.measures.exit?.[EMPTY];
   const besideBun = empty ? `From exec to exit an ${EMPTY} takes ${withUnit(empty, "ms")}.\n\n` : "";
   const rows = markdown(results, Object.keys(MEASURES), peers, {}, true);
-  return `${KEY}
-In brackets: the middle half of the values, in the unit of the value before.\n\n${rows}\n\n${measuredOn(results)}\n\n${besideBun}${versions.join(", ")}.`;
+  return `Each value is for one process. In brackets: the middle half of the values, in the unit of the value before. Behind memory:
+× says how many times that of C with glibc it is, ≈ that this run can tell no difference. The floor is a program of one
+page that only pauses: no process takes less on this kernel.
+
+${rows}
+
+${measuredOn(results)}
+
+${besideBun}${versions.join(", ")}.`;
 }
 
 const MARKS = ["<!-- bench: written by bench/publish.ts -->\n", "<!-- /bench -->"] as const;

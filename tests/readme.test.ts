@@ -4,6 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { scripts } from "../package.json" with { type: "json" };
 import { must, output } from "./helpers/process.ts";
 import { root } from "./helpers/programs.ts";
 
@@ -45,6 +46,15 @@ for (const file of [
     });
     expect(broken.map(([link]) => link)).toEqual([]);
   });
+
+test("CONTRIBUTING.md explains every script of package.json", () => {
+  const rows =
+    read("CONTRIBUTING.md")
+      .match(/^\| `npm .*$/gm)
+      ?.join("\n") ?? "";
+  const words = new Set(rows.match(/[\w:]+/g));
+  expect(Object.keys(scripts).filter((script) => !words.has(script))).toEqual([]);
+});
 
 test("README quotes init.ts", () => {
   const quoted = /```ts\n(.*?)```/s.exec(readme)?.[1] ?? "no quote";
