@@ -60,7 +60,6 @@ const SHORT = {
   measures: [
     "memory total",
     "ready",
-    "exit",
     "reaping cpu",
     "executable",
     "image compressed",
@@ -106,7 +105,7 @@ function withUnit({ median, low, high }: Summary, unit: Unit, withQuartiles = fa
   if (unit === "KiB" && median >= 1000) [divisor, name] = [1024, "MiB"];
   if (unit === "KiB" && median > 0 && median < 1) [divisor, name] = [1 / 1024, "bytes"];
   const number = (value: number) => digits.format(value / divisor);
-  const quartiles = withQuartiles && low !== high ? ` (${number(low)}–${number(high)})` : "";
+  const quartiles = withQuartiles && number(low) !== number(high) ? ` (${number(low)}–${number(high)})` : "";
   return `${number(median)} ${name}${quartiles}`;
 }
 
@@ -121,8 +120,8 @@ export function ratio(own: Summary, standard: Summary, resolution = 0): string {
   return `×${times >= 10 ? digits.format(times) : times.toFixed(2)}`;
 }
 
-/** What is no matter of more or less: whoever asks wants the size itself. */
-const isSize = (measure: string) => /^(executable|image)/.test(measure);
+/** Ratios of memory reproduce; those of times do not, and of sizes nobody needs them. */
+const hasRatio = (measure: string) => /^memory|peak$/.test(measure);
 
 /** Markdown: a row a measure, a column a peer. */
 function markdown(
@@ -144,17 +143,14 @@ function markdown(
       const own = of[name];
       if (own === undefined) return "";
       const value = withUnit(own, unit, withQuartiles);
-      const isAlone = name === STANDARD || standard === undefined || standard.median === 0 || isSize(measure);
+      const isAlone =
+        name === STANDARD || standard === undefined || standard.median === 0 || !hasRatio(measure);
       return isAlone ? value : `${value} ${ratio(own, standard, resolution)}`;
     });
     lines.push(row([titles[measure] ?? title, ...cells]));
   }
   return lines.join("\n");
 }
-
-/** What has to be known before a table is read. */
-const KEY = `Each value is for one process. × says how many times that of C with glibc it is, in the same run; ≈ that this run can
-tell no difference. The floor is a program of one page that only pauses: no process takes less on this kernel.`;
 
 const measuredOn = ({ date, machine, rounds, instances }: Results) =>
   `${date}, ${machine}. Medians of ${rounds} rounds in turns; memory of ${instances} processes at a time.`;
@@ -163,23 +159,30 @@ const measuredOn = ({ date, machine, rounds, instances }: Results) =>
 export function table(results: Results): string {
   const peers = SHORT.peers.filter((name) => results.measures["memory total"]?.[name] !== undefined);
   const rows = markdown(results, SHORT.measures, peers, SHORT.titles, false);
-  return `${KEY}\n\n${rows}\n\n${measuredOn(results)}
-The ratios of memory reproduce on other machines; times are this machine's
-([how much they vary](bench/README.md#what-reproduces)).`;
+  return `Each value is for one process. ×: times that of C with glibc; ≈: no difference. Memory's ratios reproduce elsewhere,
+[times do not](bench/README.md#what-reproduces). Floor: a program of one page that only pauses, the least on this kernel.
+
+${rows}
+
+${measuredOn(results)}`;
 }
 
 /** bench/README.md's: all of it. */
 export function fullTable(results: Results): string {
   const peers = Object.keys(results.measures["memory total"] ?? {});
   const versions = Object.entries(results.versions).map(([name, version]) => `${name} ${version}`);
-  const [empty, ours] = [results.measures.exit?.[EMPTY], results.measures.ready?.hosted];
-  const besideBun =
-    empty && ours
-      ? `From exec to exit an ${EMPTY} takes ${withUnit(empty, "ms")}; hosted is ready after ${withUnit(ours, "ms")}, ${ratio(ours, empty)}.\n\n`
-      : "";
+  const empty = results.measures.exit?.[EMPTY];
+  const besideBun = empty ? `From exec to exit an ${EMPTY} takes ${withUnit(empty, "ms")}.\n\n` : "";
   const rows = markdown(results, Object.keys(MEASURES), peers, {}, true);
-  return `${KEY}
-In brackets: the middle half of the values, in the unit of the value before.\n\n${rows}\n\n${measuredOn(results)}\n\n${besideBun}${versions.join(", ")}.`;
+  return `Each value is for one process. In brackets: the middle half of the values, in the unit of the value before. Behind memory:
+× says how many times that of C with glibc it is, ≈ that this run can tell no difference. The floor is a program of one
+page that only pauses: no process takes less on this kernel.
+
+${rows}
+
+${measuredOn(results)}
+
+${besideBun}${versions.join(", ")}.`;
 }
 
 const MARKS = ["<!-- bench: written by bench/publish.ts -->\n", "<!-- /bench -->"] as const;
