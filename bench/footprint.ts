@@ -5,7 +5,7 @@ import { basename } from "node:path";
 import { freestanding, hosted, type Program } from "../tests/helpers/programs.ts";
 import { untilAtRest } from "../tests/helpers/rest.ts";
 import { missing } from "../tests/helpers/tools.ts";
-import { costOf, mapOf, median, type Part, untilExit, untilReady } from "./measure.ts";
+import { costOf, endProgress, mapOf, median, type Part, progress, untilExit, untilReady } from "./measure.ts";
 import { emptyScript, glibc, isFreestanding, isHosted, musl } from "./peers.ts";
 import { Command } from "./spawn.ts";
 import { STANDARD } from "./table.ts";
@@ -43,13 +43,14 @@ async function compare(
   of: Readonly<Record<string, () => number | Promise<number>>>,
 ): Promise<void> {
   const samples: Record<string, number[]> = {};
-  for (let round = 0; round < rounds; round++)
+  for (let round = 0; round < rounds; round++) {
+    if (round % Math.ceil(rounds / 5) === 0) progress(`${title}: ${round} of ${rounds} rounds`);
     for (const [name, measure] of Object.entries(of)) {
       samples[name] ??= [];
       samples[name].push(await measure());
-      if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${title}: ${round + 1} of ${rounds}, ${name}`);
     }
-  if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
+  }
+  endProgress();
   const standard = median(samples[STANDARD] ?? []);
   console.log(`${title}, median of ${rounds}`);
   for (const [name, values] of Object.entries(samples))

@@ -7,6 +7,16 @@ import { childrenOf, field, proc, status, until } from "../tests/helpers/process
 import type { Has } from "./peers.ts";
 import { Command, wait } from "./spawn.ts";
 
+/** Says what is measured: on a terminal in one line that changes, elsewhere a line at a time. */
+export function progress(what: string): void {
+  process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${what}` : `${what}\n`);
+}
+
+/** Clears that line. */
+export function endProgress(): void {
+  if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
+}
+
 /** The middle one of an odd number of values, or the mean of the two middle ones. */
 export function median(values: readonly number[]): number {
   const ordered = values.toSorted((one, other) => one - other);

@@ -81,8 +81,8 @@ function installed(
   return { name, command: [path, ...rest], ready: has, rests: has, exits: [path, version], reaps: true };
 }
 
-/** All of them that there are, and on standard error those that are not. */
-export function peers(): Peer[] {
+/** All of them that there are. */
+export function peers(leaveOut: (what: string, how: string) => void): Peer[] {
   const SLEEP = ["sleep", "infinity"];
   const all: [tools: Record<string, string>, make: () => Peer][] = [
     [{}, () => isFreestanding],
@@ -100,7 +100,7 @@ export function peers(): Peer[] {
   return all.flatMap(([tools, make]) => {
     const how = missing(tools);
     if (how === "") return [make()];
-    console.error(`left out: ${Object.keys(tools).join()} (${how})`);
+    leaveOut(Object.keys(tools).join(), how);
     return [];
   });
 }
