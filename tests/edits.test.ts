@@ -2,7 +2,7 @@
  * What an editor of init.ts may write: both builds do what it says, or both refuse it in the same line.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
 import {
