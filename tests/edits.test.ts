@@ -155,6 +155,7 @@ const works: Record<string, Edit> = {
     ],
   },
   "the number of the signal in the message": {
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is a template in the edited file
     changes: [[DOWN, "  psignal(signo, `Shutting down, got signal ${signo}`);\n"]],
     runs: [prints, { ...ends, says: "Shutting down, got signal 15: Terminated\n" }],
   },
