@@ -2,7 +2,6 @@
  * What bunfig.toml has Bun do before the tests: every test has five minutes, and a run ends with one line for all the
  * packages that were missing.
  */
-
 import { afterAll, setDefaultTimeout } from "bun:test";
 import { readFileSync } from "node:fs";
 import { plugin } from "bun";
