@@ -144,7 +144,9 @@ describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
         expect(podman).toContain(archived());
         expect(sh(`podman run --rm --network=none ${names(by)} -v`)).toBe(`init.ts ${version}\n`);
         expect(sh(`ctr -n k8s.io run --rm ${names(by)} version /pause -v`)).toBe(`init.ts ${version}\n`);
-        sh(`podman run --detach --name rests --network=none ${names(by)}; podman stop --time 60 rests`);
+        sh(`podman run --detach --name rests --network=none ${names(by)}
+          pid=$(podman inspect --format '{{.State.Pid}}' rests); until grep -q 14002$ /proc/$pid/status; do :; done
+          podman stop --time 60 rests`);
         expect(sh("podman inspect --format '{{.State.ExitCode}}' rests")).toBe("0\n");
         sh("podman rm rests");
         forget();
