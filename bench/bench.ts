@@ -13,15 +13,7 @@ import { compile } from "../tests/helpers/programs.ts";
 import { missing } from "../tests/helpers/tools.ts";
 import { Workshop } from "../tests/helpers/workshop.ts";
 import { imageOf, weigh } from "./images.ts";
-import {
-  costOf,
-  cpuTime,
-  endProgress,
-  progress as say,
-  untilExit,
-  untilReady,
-  untilTerminated,
-} from "./measure.ts";
+import { costOf, cpuTime, untilExit, untilReady, untilTerminated } from "./measure.ts";
 import { emptyScript, type Peer, peers } from "./peers.ts";
 import { FOLDER, publish, write } from "./publish.ts";
 import { containerd, crun, makeCold, podman, type Runtime } from "./runtimes.ts";
@@ -51,7 +43,15 @@ const IN_RUNTIMES = ["freestanding", "hosted", "C, glibc", "C, musl"];
 const begin = performance.now();
 const elapsed = () => (performance.now() - begin) / 1000;
 
-const progress = (what: string) => say(`${Math.round(elapsed())} s: ${what}`);
+/** Says what is measured: on a terminal in one line that changes, elsewhere a line at a time. */
+function progress(what: string): void {
+  const [before, after] = process.stderr.isTTY ? ["\r\x1b[K", ""] : ["", "\n"];
+  process.stderr.write(`${before}${Math.round(elapsed())} s: ${what}${after}`);
+}
+
+function endProgress(): void {
+  if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
+}
 
 /** Each is the first in turn: what comes behind a program with two processes would always have to bear its end. */
 const inTurn = <T>(list: readonly T[], turn: number): T[] => {

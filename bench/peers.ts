@@ -49,16 +49,12 @@ const pauses = (name: string, program: Program, ready: Has = catches): Peer => (
   reaps: true,
 });
 
-export const isFreestanding = pauses("freestanding", freestanding);
-export const isHosted = pauses("hosted", hosted, catchesAtLeast);
-export const glibc = () => pauses(STANDARD, reference);
-
-export function musl(): Peer {
+function musl(): Peer {
   const executable = compile("reference", "musl-gcc", join(dist, "reference-musl"));
   return pauses("C, musl", { ...reference, executable });
 }
 
-export function floor(): Peer {
+function floor(): Peer {
   const { pauses: pause, exits } = writeFloor();
   return {
     name: "floor",
@@ -85,9 +81,9 @@ function installed(
 export function peers(leaveOut: (what: string, how: string) => void): Peer[] {
   const SLEEP = ["sleep", "infinity"];
   const all: [tools: Record<string, string>, make: () => Peer][] = [
-    [{}, () => isFreestanding],
-    [{}, () => isHosted],
-    [reference.tools, glibc],
+    [{}, () => pauses("freestanding", freestanding)],
+    [{}, () => pauses("hosted", hosted, catchesAtLeast)],
+    [reference.tools, () => pauses(STANDARD, reference)],
     [{ "musl-gcc": "musl-tools" }, musl],
     [{ catatonit: "catatonit" }, () => installed("catatonit -P", ["catatonit", "-P"], "-V", blocks)],
     [{ tini: "tini" }, () => installed("tini", ["tini", "--", ...SLEEP], "--version", childSleeps)],

@@ -208,7 +208,9 @@ describe.skipIf(how !== "")(`release${how && ` (skipped: ${how})`}`, () => {
 
   test("is published: signed, attested, named, and can be run again", () => {
     const text = commands("Release", "freestanding").replace(/^.*generate-key-pair.*\n/m, "");
-    const { stdout, stderr } = output(script(`${text}\n${text}`));
+    git("tag", "--delete", `v${version}`);
+    const again = text.split("\n").at(-1);
+    const { stdout, stderr } = output(script(`${text}\n${again}`));
     expect(stderr).toBe("");
     for (const kind of kinds) {
       const name = `${registry.name}/pause:${images[kind].tag}`;

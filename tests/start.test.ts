@@ -19,7 +19,7 @@ const TITLE = "sleep as PID 1 of a new PID namespace, as in a pod without a paus
 
 /** What a shell does first, and the line that follows. */
 const reasons: Record<string, readonly [setup: string, line: RegExp]> = {
-  "no tools": ["PATH=; exec", /^This needs tools that are not here: apt-get install util-linux$/],
+  "no tools": ["unset CI; PATH=; exec", /^This needs tools that are not here: apt-get install util-linux$/],
 };
 if (isRoot) {
   // Whoever is not root and has not the whole of /proc gets no new one, as in a container.
@@ -130,12 +130,16 @@ test("bun test FILE...: a test may take longer than Bun's 5 seconds, and one lin
     write("first.test.ts", "one three", "");
     write("second.test.ts", "two one", "await Bun.sleep(5100);");
     const paths = ["first", "second"].map((name) => join(folder, `${name}.test.ts`));
-    const { stderr, exitCode } = output([process.execPath, "test", ...paths], {
-      cwd: root,
-      env: { PATH: process.env.PATH ?? "" },
-    });
+    const run = (...options: readonly string[]) =>
+      output([process.execPath, "test", ...options, ...paths], {
+        cwd: root,
+        env: { PATH: process.env.PATH ?? "" },
+      });
+    const { stderr, exitCode } = run();
     expect([exitCode, stderr]).toEqual([0, stderr]);
     expect(stderr.match(/apt-get install .*/g)).toEqual(["apt-get install one three two"]);
+    // Whoever asks for another time gets it.
+    expect(run("--timeout", "50").stderr).toContain("timed out after 50ms");
   } finally {
     rmSync(folder, { recursive: true });
   }
