@@ -222,7 +222,7 @@ describe.skipIf(how !== "")(`release${how && ` (skipped: ${how})`}`, () => {
       [
         ...kinds.flatMap((kind) => [images[kind].archive, images[kind].sbom]),
         ...images.freestanding.architectures.map((architecture) => `pause-${architecture}.lst`),
-        ...["LICENSE", "SHA256SUMS", "SHA256SUMS.bundle", ...(files.includes("NOTICE") ? ["NOTICE"] : [])],
+        ...["LICENSE", "NOTICE", "SHA256SUMS", "SHA256SUMS.bundle"],
       ].toSorted(),
     );
     const notes = readFileSync(join(clone, "dist/NOTES.md"), "utf8");
