@@ -13,11 +13,10 @@ const PACKAGES = [
   ...["containerd", "runc", "crun", "containernetworking-plugins", "docker.io", "docker-cli", "iptables"],
   ...["podman", "netavark", "uidmap", "golang-github-containers-common"],
 ];
-const PATHS = ["path-exclude=/usr/share/{doc,man,locale,info}/*"];
+const PATHS = ["doc", "locale", "man"].map((folder) => `path-exclude=/usr/share/${folder}/*`);
 
 /** The root file system, as a folder. */
-const rootOf = (suite: Suite) =>
-  rootFileSystem(suite, [...PACKAGES, ...(suite === "sid" ? ["criu"] : [])], PATHS, "minbase");
+const rootOf = (suite: Suite) => rootFileSystem(suite, PACKAGES, PATHS, "minbase");
 
 /** The same as a disk. */
 const diskOf = (suite: Suite) => {
