@@ -4,11 +4,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expectAtRest, expectPair, expectPodmanPair, inBundle, restrictions } from "./helpers/cases.ts";
+import { expectAtRest, expectPair, expectPodmanPair, limits, restrictions } from "./helpers/cases.ts";
 import { MESSAGE } from "./helpers/expect.ts";
 import { buildImages, type Image, images } from "./helpers/images.ts";
 import { output, status, until } from "./helpers/process.ts";
-import { dist, freestanding, hosted, reference, root } from "./helpers/programs.ts";
+import { dist, freestanding, reference, root } from "./helpers/programs.ts";
 import { APPLICATION, connect, Sandboxes } from "./helpers/runtimes.ts";
 import { CC, missing, unobtainable } from "./helpers/tools.ts";
 import { Workshop } from "./helpers/workshop.ts";
@@ -62,15 +62,7 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
     const bundles = { folder, inside: workshop.inside.bind(workshop) };
     for (const { program } of tested) {
       for (const { name, run } of restrictions) test(`${program.name}, ${name}`, () => run(bundles, program));
-
-      for (const mebibytes of program === hosted ? [64, 32, 24, 16, 8, 6] : [16, 1, 0.25])
-        test(`${program.name}, crun: ${mebibytes} MiB of memory, which it can see, are enough`, () =>
-          inBundle(bundles, "crun", program, { mebibytes }, async (pid) => {
-            const seen = "sys/fs/cgroup/memory/memory.limit_in_bytes sys/fs/cgroup/memory.max";
-            const limit = output(["sh", "-c", `cd /proc/${pid}/root && cat ${seen} 2>/dev/null`]).stdout;
-            expect(Number(limit)).toBe(mebibytes * 2 ** 20);
-            await expectAtRest(pid, program);
-          }));
+      for (const { name, run } of limits(program)) test(`${program.name}, ${name}`, () => run(bundles));
     }
   });
 

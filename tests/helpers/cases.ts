@@ -6,7 +6,7 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { MESSAGE } from "./expect.ts";
 import { childrenOf, must, output, status, until } from "./process.ts";
-import { type Program, root } from "./programs.ts";
+import { hosted, type Program, root } from "./programs.ts";
 import { untilAtRest } from "./rest.ts";
 import { APPLICATION, defaultSeccomp, orphans, readJson, type Sandbox } from "./runtimes.ts";
 
@@ -101,6 +101,19 @@ export const restrictions = Object.entries({ crun: 1, runc: 16 }).flatMap(([runt
     })),
   ),
 );
+
+/** For a program, the limits of memory that are enough, in MiB: by a name, a case each. */
+export const limits = (program: Program) =>
+  (program === hosted ? [64, 32, 24, 16, 8, 6] : [16, 1, 0.25]).map((mebibytes) => ({
+    name: `crun: ${mebibytes} MiB of memory, which it can see, are enough`,
+    run: (bundles: Bundles) =>
+      inBundle(bundles, "crun", program, { mebibytes }, async (pid) => {
+        const seen = "sys/fs/cgroup/memory/memory.limit_in_bytes sys/fs/cgroup/memory.max";
+        const limit = output(["sh", "-c", `cd /proc/${pid}/root && cat ${seen} 2>/dev/null`]).stdout;
+        expect(Number(limit)).toBe(mebibytes * 2 ** 20);
+        await expectAtRest(pid, program);
+      }),
+  }));
 
 /**
  * Two containers of a sandbox see PID 1, which is at rest; orphans and an exec that takes too long leave it no child.

@@ -14,38 +14,38 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expectAtRest, expectPair, expectPodmanPair, inBundle, restrictions } from "../helpers/cases.ts";
+import { expectPair, expectPodmanPair, limits, restrictions } from "../helpers/cases.ts";
 import { missingDebian } from "../helpers/debian.ts";
 import { MESSAGE } from "../helpers/expect.ts";
 import { buildImages, type Image, images } from "../helpers/images.ts";
 import { childrenOf, must, output, proc, status, until } from "../helpers/process.ts";
-import { freestanding, hosted, reference, root } from "../helpers/programs.ts";
+import { architecture, freestanding, reference, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
 import { APPLICATION, connect, orphans, Sandboxes } from "../helpers/runtimes.ts";
 import { CC, unobtainable } from "../helpers/tools.ts";
-import { boot, inside, type Results } from "./node.ts";
+import { boot, fetchNode, inside, type Report } from "./node.ts";
 
 const EXAMPLE = join(root, "examples/seccomp.json");
 const read = (file: string) => readFileSync(join(root, file), "utf8");
 
-const how =
-  inside !== undefined
-    ? ""
-    : process.getuid?.() === 0
-      ? missingDebian({ ...CC, buildah: "buildah", mmdebstrap: "mmdebstrap", mke2fs: "e2fsprogs" }) ||
-        unobtainable(buildImages)
-      : "run the tests as root";
+function missingNode(): string {
+  if (inside !== undefined) return "";
+  if (process.getuid?.() !== 0) return "run the tests as root";
+  if (architecture !== "amd64") return "user-mode-linux is for amd64";
+  const tools = { ...CC, buildah: "buildah", mmdebstrap: "mmdebstrap", "/sbin/mke2fs": "e2fsprogs" };
+  return missingDebian(tools) || unobtainable(buildImages) || unobtainable(fetchNode);
+}
+const how = missingNode();
 
 /** What it came to on the node. */
-let report: { results: Results; console: string };
+let report: Report;
 
 /** A test on the node. */
 function there(name: string, body: () => Promise<void> | void): void {
   const results = inside;
   if (results === undefined)
     test(name, () => {
-      const error =
-        report.results.get(name) ?? `It did not run: ${report.console} says how far the node came.`;
+      const error = report.errors.get(name) ?? `It did not run. ${report.end}`;
       if (error !== "") throw new Error(error);
     });
   else
@@ -72,7 +72,7 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
   if (inside === undefined)
     beforeAll(async () => {
       expect(reference.executable).not.toBe(""); // there is no compiler on the node
-      report = await boot("sid", "tests/node/node.test.ts");
+      report = await boot(import.meta.path);
     }, 1_800_000);
 
   const folder = inside === undefined ? "" : mkdtempSync(join(tmpdir(), "pause-node-"));
@@ -223,14 +223,7 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
     for (const { program } of tested) {
       for (const { name, run } of restrictions)
         there(`${program.name}, ${name}`, () => run(bundles, program));
-      for (const mebibytes of program === hosted ? [32, 8] : [1, 0.25])
-        there(`${program.name}, crun: ${mebibytes} MiB of memory, which it can see, are enough`, () =>
-          inBundle(bundles, "crun", program, { mebibytes }, async (pid) => {
-            const limit = readFileSync(`/proc/${pid}/root/sys/fs/cgroup/memory.max`, "utf8");
-            expect(Number(limit)).toBe(mebibytes * 2 ** 20);
-            await expectAtRest(pid, program);
-          }),
-        );
+      for (const { name, run } of limits(program)) there(`${program.name}, ${name}`, () => run(bundles));
     }
   });
 
@@ -239,6 +232,7 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
     before(() => {
       copyFileSync(join(root, "examples/podman/containers.conf"), "/etc/containers/containers.conf");
       // What --userns=auto takes its users from (podman-run(1)).
+      must("useradd", "--system", "containers");
       for (const file of ["/etc/subuid", "/etc/subgid"]) appendFileSync(file, "containers:2000000:1048576\n");
     });
 
