@@ -1,5 +1,5 @@
 /**
- * Packages of later Debians than this one, from the mirror that this machine's apt uses. Debian's signatures are
+ * Packages of other Debians than this one, from the mirror that this machine's apt uses. Debian's signatures are
  * verified. What was fetched stays in dist/debian: delete that to get newer ones.
  */
 import {
@@ -18,7 +18,7 @@ import { must, output } from "./process.ts";
 import { dist } from "./programs.ts";
 import { missing } from "./tools.ts";
 
-export type Suite = "trixie" | "sid";
+export type Suite = "bookworm" | "trixie" | "sid";
 
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const folder = join(dist, "debian");
@@ -61,9 +61,14 @@ function once(name: string, make: (path: string) => void): string {
   return path;
 }
 
-/** A folder with what is in this package, and without what it depends on; any user can do this. */
-export const unpacked = (suite: Suite, name: string): string =>
-  once(`${name}-${suite}`, (path) => {
+/**
+ * A folder with what is in this package, and without what it depends on; any user can do this. Its name is a regular
+ * expression: of several packages it is the one with the highest number in its name.
+ *
+ * @param architecture Debian's name of it; else this machine's
+ */
+export const unpacked = (suite: Suite, name: string, architecture = ""): string =>
+  once(`${name.replace(/[^\w.-]+/g, "")}-${suite}${architecture && `-${architecture}`}`, (path) => {
     // Lists and downloads of its own, so that the machine's stay as they are.
     const apt = mkdtempSync(join(folder, "unfinished-apt-"));
     try {
@@ -77,20 +82,19 @@ export const unpacked = (suite: Suite, name: string): string =>
         "Dir::Etc::sourceparts": "-",
         "Acquire::Languages": "none",
         "APT::Sandbox::User": userInfo().username,
+        ...(architecture && { "APT::Architecture": architecture, "APT::Architectures": architecture }),
       };
-      const aptGet = [
-        "apt-get",
-        "-qq",
-        ...Object.entries(options).flatMap(([key, value]) => ["-o", `${key}=${value}`]),
-      ];
-      must(...aptGet, "update");
-      const download = output([...aptGet, "download", name], { cwd: apt });
+      const words = ["-qq", ...Object.entries(options).flatMap(([key, value]) => ["-o", `${key}=${value}`])];
+      must("apt-get", ...words, "update");
+      const found = must("apt-cache", ...words, "search", "--names-only", `^${name}$`).match(/^\S+/gm) ?? [];
+      const newest = found.toSorted((one, other) => one.localeCompare(other, "en", { numeric: true })).at(-1);
+      const download = output(["apt-get", ...words, "download", newest ?? name], { cwd: apt });
       const deb = readdirSync(apt).find((file) => file.endsWith(".deb"));
-      if (deb === undefined) throw new Error(`apt-get download ${name}: ${download.stderr}`);
+      if (deb === undefined) throw new Error(`apt-get download ${newest ?? name}: ${download.stderr}`);
       must("dpkg-deb", "--extract", join(apt, deb), path);
       // As in a whole root file system of these.
       for (const merged of readdirSync(join(path, "usr")).filter((entry) => entry.startsWith("lib")))
-        symlinkSync(`usr/${merged}`, join(path, merged));
+        if (!existsSync(join(path, merged))) symlinkSync(`usr/${merged}`, join(path, merged));
     } finally {
       rmSync(apt, { recursive: true, force: true });
     }
@@ -99,9 +103,15 @@ export const unpacked = (suite: Suite, name: string): string =>
 /**
  * A root file system with these packages and what they depend on; only root can make it. The packages are unpacked and
  * not configured: that takes a fraction of the time, and who runs a program without a service needs no more.
+ *
+ * @param paths dpkg's options path-exclude and path-include
  */
-export const rootFileSystem = (suite: Suite, packages: readonly string[]): string =>
-  once(`${suite}-${Bun.hash(packages.join()).toString(36)}`, (path) => {
+export const rootFileSystem = (
+  suite: Suite,
+  packages: readonly string[],
+  paths: readonly string[] = [],
+): string =>
+  once(`${suite}-${Bun.hash([...packages, ...paths].join()).toString(36)}`, (path) => {
     // How this machine reaches its mirror: by a proxy, or one that stands still and is past its date.
     const reach = `${path}.conf`;
     writeFileSync(
@@ -114,9 +124,16 @@ export const rootFileSystem = (suite: Suite, packages: readonly string[]): strin
       must(
         ...["mmdebstrap", "--quiet", "--variant=extract", "--format=directory", `--aptopt=${reach}`],
         `--include=${["base-files", ...packages].join()}`,
+        ...paths.map((option) => `--dpkgopt=${option}`),
         ...[suite, path, source(suite)],
       );
     } finally {
       rmSync(reach);
     }
   });
+
+/** A command that finds the programs of a root file system, and else the files of this machine; only root can run it. */
+export const withProgramsOf = (root: string, ...command: readonly string[]): readonly string[] => [
+  ...["unshare", "--mount", "sh", "-c", 'mount --bind "$0/usr" /usr && exec "$@"', root],
+  ...command,
+];

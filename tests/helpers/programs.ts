@@ -13,13 +13,22 @@ mkdirSync(dist, { recursive: true });
 
 const time = (file: string): number => statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0;
 
-/** Compiles one of the C programs beside this file, static, into dist/, unless that is there and newer. */
-export function compile(name: string, compiler = "cc", executable = join(dist, name)): string {
+/**
+ * Compiles one of the C programs beside this file, static, into dist/, unless that is there and newer.
+ *
+ * @param compiler a command, or what says it if it is needed
+ */
+export function compile(
+  name: string,
+  compiler: string | (() => readonly string[]) = "cc",
+  executable = join(dist, name),
+): string {
   const source = join(import.meta.dir, `${name}.c`);
   // package.json has the version.
   if (time(executable) > Math.max(time(source), time(join(root, "package.json")))) return executable;
   const options = ["-Os", "-static", "-s", "-Wall", "-Wextra", `-DVERSION="${version}"`];
-  must(compiler, ...options, "-o", executable, source);
+  const command = typeof compiler === "function" ? compiler() : [compiler];
+  must(...command, ...options, "-o", executable, source);
   return executable;
 }
 
