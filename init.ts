@@ -1,17 +1,20 @@
+// After Kubernetes' build/pause/linux/pause.c, Copyright 2016 The Kubernetes Authors, Apache-2.0 (see NOTICE).
 import { NULL, SA_NOCLDSTOP, SIGCHLD, SIGINT, SIGTERM, WNOHANG } from "#ffi/constants.ts";
-import { _exit, handler, type Libc, psignal, waitpid, whilePositive } from "#ffi/libc.ts";
+import type { Libc, SignalSafe } from "#ffi/libc.ts";
 import { start } from "#ffi/start.ts";
 import { version as VERSION } from "./package.json" with { type: "json" };
 
-const sigdown = handler([SIGINT, SIGTERM], (signo) => [
-  psignal(signo, "Shutting down, got signal"),
-  _exit(0), // exit(3) is not async-signal-safe
-]);
+function sigdown({ _exit, psignal }: SignalSafe, signo: number): void {
+  psignal(signo, "Shutting down, got signal");
+  _exit(0); // exit(3) is not async-signal-safe
+}
 
-const sigreap = handler([SIGCHLD], () => [whilePositive(waitpid(-1, NULL, WNOHANG))]);
+function sigreap({ waitpid }: SignalSafe): void {
+  while (waitpid(-1, NULL, WNOHANG) > 0);
+}
 
-function main({ argv, fprintf, getpid, pause, printf, sigaction, stderr }: Libc): number {
-  if (argv.includes("-v") || argv.includes("-V")) {
+function main({ argv, fprintf, getpid, pause, printf, sigaction, stderr, strcasecmp }: Libc): number {
+  if (argv.some((argument) => strcasecmp(argument, "-v") === 0)) {
     printf(`init.ts ${VERSION}\n`);
     return 0;
   }
@@ -30,4 +33,4 @@ function main({ argv, fprintf, getpid, pause, printf, sigaction, stderr }: Libc)
   return 42;
 }
 
-start(main, { sigdown, sigreap });
+start(main);

@@ -13,7 +13,9 @@ import {
   UnsupportedRoutine,
   type Value,
 } from "../ffi/assembler/routine.ts";
+import { listing } from "../ffi/freestanding/listing.ts";
 import { type Architecture, architectures } from "./helpers/architectures.ts";
+import { cases } from "./helpers/dice.ts";
 import { must } from "./helpers/process.ts";
 import { dist } from "./helpers/programs.ts";
 import { needs } from "./helpers/tools.ts";
@@ -39,17 +41,17 @@ const bare = (text: string): string =>
     .replace(/0x(?=[0-9a-f]+$)/, "")
     .replace(/\s+/g, "");
 
-/** What the listing says of the code, and what objdump says. */
-function both({ name, encoder, objdump }: Architecture, parts: readonly Part[]) {
+/** What the listing says of the code up to this label, and what objdump says. */
+function both({ name, encoder, objdump, raw }: Architecture, parts: readonly Part[], until = "") {
   const { memory, labels, listing, size } = assembled(encoder, parts);
-  const { main = 0 } = labels;
+  const { main = 0, [until]: end = BASE + size } = labels;
   const file = join(dist, `routine-${name}.bin`);
-  writeFileSync(file, memory.subarray(main - BASE, size));
+  writeFileSync(file, memory.subarray(main - BASE, end - BASE));
   const options = ["-b", "binary", "-D", "-w", "--no-show-raw-insn", `--adjust-vma=${main}`];
-  const lines = must("objdump", ...objdump, ...options, file).matchAll(/^ *([0-9a-f]+):\t(.*)$/gm);
+  const lines = must(...objdump(), ...raw, ...options, file).matchAll(/^ *([0-9a-f]+):\t(.*)$/gm);
   return {
     ours: listing
-      .filter(({ address }) => address >= main)
+      .filter(({ address }) => address >= main && address < end)
       .map(({ address, text }) => `${address.toString(16)} ${bare(text)}`),
     theirs: Array.from(lines, ([, address, text]) => `${address} ${bare(text ?? "")}`),
   };
@@ -98,11 +100,14 @@ const CALL: readonly Step[] = [
 
 const expected: Record<string, string> = {
   amd64: `mov edi,0x12345678; push 0x0; lea rax,[rip+0xffffffffffffffeb]; push rax; mov rsi,rsp; mov eax,0x14; syscall;
-    add rsp,0x10; test eax,eax; js 10007; ret`,
+    add rsp,0x10; test eax,eax; jl 10007; ret`,
   arm: `movw r0, #22136; movt r0, #4660; sub sp, sp, #8; sub r6, pc, #28; sub r6, r6, #0, 24; str r6, [sp]; mov r1, sp;
     movw r7, #20; svc 0x00000000; add sp, sp, #8; cmp r0, #0; blt 10008; bx lr`,
   arm64: `mov x0, #0x5678; movk x0, #0x1234, lsl #16; sub sp, sp, #0x10; adr x9, 10000; str x9, [sp]; mov x1, sp;
     mov x8, #0x14; svc #0x0; add sp, sp, #0x10; cmp w0, #0x0; b.lt 10008; ret`,
+  loong64: `lu12i.w $a0, 74565; ori $a0, $a0, 0x678; addi.d $sp, $sp, -16; pcaddu12i $t0, 0; addi.d $t0, $t0, -20;
+    st.d $t0, $sp, 0; addi.d $a1, $sp, 0; addi.w $a7, $zero, 20; syscall 0x0; addi.d $sp, $sp, 16;
+    addi.w $t0, $a0, 0; blt $t0, $zero, -44; jirl $zero, $ra, 0`,
   ppc64le: `lis r3,4660; ori r3,r3,22136; addi r1,r1,-16; mflr r0; bcl 20,4*cr7+so,1001c; mflr r9; mtlr r0;
     addi r9,r9,-28; std r9,0(r1); mr r4,r1; li r0,20; sc; bns 10040; neg r3,r3; addi r1,r1,16; cmpwi r3,0; blt 10008; blr`,
   riscv64: `lui a0,0x12345; addiw a0,a0,1656; addi sp,sp,-16; auipc t0,0x0; addi t0,t0,-20; sd t0,0(sp); addi a1,sp,0;
@@ -135,8 +140,8 @@ const expectedFunction: Record<string, string> = {
 };
 
 for (const architecture of architectures) {
-  const { name, encoder, tools } = architecture;
-  const objdump = needs(tools.objdump);
+  const { name, encoder, needed } = architecture;
+  const objdump = needs(needed.objdump);
   describe(name, () => {
     for (const [form, steps] of Object.entries(forms))
       test.skipIf(objdump.skip)(objdump.name(form), () => {
@@ -144,6 +149,17 @@ for (const architecture of architectures) {
         expect(ours).toEqual(theirs);
         expect(ours.length).toBeGreaterThan(steps(architecture).length);
       });
+
+    test.skipIf(objdump.skip)(objdump.name("addresses of what is up to 30 KiB away"), () => {
+      const away = Array.from({ length: 120 }, (_, index) => ({
+        label: `data ${index}`,
+        data: new Uint8Array(256),
+      }));
+      const steps = away.map(({ label }) => ({ systemCall: 1, values: [{ label }, 0, { label: "main" }] }));
+      const { ours, theirs } = both(architecture, [...between(steps), ...away], "data 0");
+      expect(ours).toEqual(theirs);
+      expect(ours.length).toBeGreaterThan(120 * 4);
+    });
 
     const texts = (steps: readonly Step[]) =>
       assembled(encoder, between(steps))
@@ -175,6 +191,24 @@ for (const architecture of architectures) {
 }
 
 const parts = (...values: Value[]): Part[] => between([{ systemCall: 1, values }]);
+
+/** What assembling is refused with. */
+function refusalOf(assembling: () => void): UnsupportedRoutine | undefined {
+  try {
+    assembling();
+    return undefined;
+  } catch (error) {
+    if (error instanceof UnsupportedRoutine) return error;
+    throw error;
+  }
+}
+
+function find(name: string): Architecture {
+  const found = architectures.find((architecture) => architecture.name === name);
+  if (found === undefined) throw new Error(`no ${name}`);
+  return found;
+}
+
 test("what no routine can be made of is refused by name", () => {
   for (const { encoder } of architectures) {
     expect(() => assembled(encoder, parts(1, 2, 3, 4, 5, 6, 7))).toThrow(UnsupportedRoutine);
@@ -201,19 +235,146 @@ test("what one architecture cannot say is refused there, not said wrongly", () =
   ];
   const refusedBy = (refused: readonly Part[]) =>
     architectures
-      .filter(({ encoder }) => {
-        try {
-          assembled(encoder, refused, 0x40000);
-          return false;
-        } catch (error) {
-          return error instanceof UnsupportedRoutine;
-        }
-      })
+      .filter(({ encoder }) => refusalOf(() => assembled(encoder, refused, 0x40000)) !== undefined)
       .map(({ name }) => name);
   expect(refusedBy(parts(2 ** 32))).toEqual(["arm"]);
   expect(refusedBy(parts(-(2 ** 31) - 1))).toEqual(["arm"]);
   expect(refusedBy(toData)).toEqual(["arm", "ppc64le"]);
   expect(refusedBy([far(0x2000), { label: "main", steps: [{ jump: "far", when: 0 }] }])).toEqual(["riscv64"]);
+});
+
+/** Jumps, each over the next one, that are short where `last` fits between the last one and its target. */
+const interlocking = (count: number, last: number): Part[] => {
+  const filler = (size: number): Step[] => Array(size).fill({ return: true });
+  const steps = Array.from({ length: count }, (_, index): Step[] => [
+    { jump: `target ${index}` },
+    ...(index > 0 ? [{ label: `target ${index - 1}` }] : []),
+    ...filler(125),
+  ]);
+  return [
+    { label: "main", steps: [...steps.flat(), ...filler(last), { label: `target ${count - 1}` }] },
+    { label: "behind", steps: [{ return: true }] },
+  ];
+};
+
+test("jumps whose lengths depend on each other are as short as they can be, however many there are", () => {
+  const { encoder } = find("amd64");
+  for (const count of [1, 15, 100])
+    for (const [last, length] of [
+      [2, 2],
+      [3, 5],
+    ] as const)
+      expect(assembled(encoder, interlocking(count, last)).labels.behind).toBe(
+        BASE + count * (length + 125) + last,
+      );
+});
+
+test("a jump that would be short and long in turns for ever is long", () => {
+  // Over the second the first one is too far where the second is long; it then moves the second to where that would
+  // be short, before a target that does not move.
+  const parts: Part[] = [
+    {
+      label: "main",
+      steps: [
+        { jump: "near" },
+        ...Array<Step>(119).fill({ return: true }),
+        { jump: "aligned", when: 1 },
+        { label: "near" },
+      ],
+    },
+    { label: "aligned", steps: [{ return: true }], alignment: 256 },
+  ];
+  const { encoder } = find("amd64");
+  let passes = 0;
+  const counting: Encoder = {
+    ...encoder,
+    jump(code, target) {
+      if (++passes > 100) throw new Error("there is no end of it");
+      encoder.jump(code, target);
+    },
+  };
+  expect(assembled(counting, parts).labels).toMatchObject({
+    near: BASE + 5 + 122 + 6,
+    aligned: BASE + 256,
+  });
+});
+
+test("however jumps and alignments are mixed, there is an end, and every jump meets its label", async () => {
+  const { encoder } = find("amd64");
+  const lengths = new Set<number>();
+  await cases(300, (dice) => {
+    const count = dice.int(1, 40);
+    const parts = Array.from({ length: count }, (_, index): Part => {
+      const jump = (): Step => {
+        const jump = `${dice.int(0, count - 1)}`;
+        return dice.chance(0.5) ? { jump } : { jump, when: "positive" };
+      };
+      const steps = dice.list(0, 40, () => (dice.chance(0.1) ? jump() : ({ return: true } as const)));
+      return { label: `${index}`, steps, alignment: dice.pick([1, 1, 2, 16, 64]) };
+    });
+    const { memory, labels, listing } = assembled(encoder, parts);
+    const bytes = new DataView(memory.buffer);
+    for (const { address, size, target } of listing) {
+      if (target === undefined) continue;
+      const end = address + size - BASE;
+      const distance = size === 2 ? bytes.getInt8(end - 1) : bytes.getInt32(end - 4, true);
+      expect(BASE + end + distance).toBe(labels[target] ?? 0);
+      lengths.add(size);
+    }
+  });
+  expect(lengths).toEqual(new Set([2, 5, 6]));
+});
+
+test("a label that is nowhere and one that is at two places are told apart, whatever they are called", () => {
+  const at = (label: string): Part => ({ label, steps: [{ return: true }] });
+  for (const { encoder } of architectures)
+    for (const label of ["main", "reap", ".1", "..1", "constructor", "toString", "__proto__", ""]) {
+      const jump: Part = { label: "first", steps: [{ jump: label }, { label: "inside" }] };
+      const { labels } = assembled(encoder, [jump, at(label)]);
+      expect(labels[label]).toBe(labels.inside ?? 0);
+      expect(() => assembled(encoder, [jump])).toThrow(`the label ${label} is nowhere`);
+      expect(() => assembled(encoder, [at(label), at(label)])).toThrow(`the label ${label} is at two places`);
+      const inside: Part = { label: "first", steps: [{ label }, { label }] };
+      expect(() => assembled(encoder, [inside])).toThrow(`the label ${label} is at two places`);
+    }
+});
+
+test("what cannot be encoded says for which reason it was there", () => {
+  const wrong: Record<string, Step> = {
+    "fits no register": { systemCall: 1, values: [0.5] },
+    "fits no register of": { systemCall: 1, values: [{ words: [2 ** 53] }] },
+    "7 arguments": { systemCall: 1, values: Array(7).fill(0) },
+    "on the stack": { systemCall: 1, values: [{ words: Array(5000).fill(0) }] },
+    "with 0 to 127": { jump: "main", when: 128 },
+    "ASCII characters": { jump: "main", whenArgument: "\u00e9" },
+    "is nowhere": { jump: "nowhere" },
+    "is nowhere either": { systemCall: 1, values: [{ words: [{ label: "nowhere" }] }] },
+  };
+  for (const { encoder } of architectures)
+    for (const [says, step] of Object.entries(wrong)) {
+      const steps: Step[] = [
+        { systemCall: 1, values: [], reason: "init.ts:1" },
+        { ...step, reason: "init.ts:2" } as Step,
+        { systemCall: 1, values: [], reason: "init.ts:3" },
+      ];
+      const refusal = refusalOf(() => assembled(encoder, between(steps)));
+      expect([refusal?.message, refusal?.reason]).toEqual([
+        expect.stringContaining(says.replace(/ (of|either)$/, "")),
+        "init.ts:2",
+      ]);
+    }
+});
+
+test("texts are data in the listing, whatever their length, and instructions are not", () => {
+  const texts = ["", "v\n", "twelve bytes", "thirteen byte"];
+  const parts: Part[] = [
+    { label: "main", steps: [{ systemCall: 2 ** 40, values: [] }] },
+    ...texts.map((text) => ({ label: `text ${text.length}`, data: new TextEncoder().encode(text) })),
+  ];
+  const { memory, labels, listing: lines } = assembled(find("amd64").encoder, parts);
+  const written = listing("title", BASE, memory, lines, Object.keys(labels), labels);
+  for (const text of texts) expect(written).toContain(`: ${text.length} bytes  ${JSON.stringify(text)}\n`);
+  expect(written).toContain(": 48 b8 00 00 00 00 00 01 00 00   movabs rax,0x10000000000\n");
 });
 
 test("parts that fill more than their memory are refused", () => {

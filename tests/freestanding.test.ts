@@ -55,13 +55,10 @@ const NUMBERS: Record<string, [load: RegExp, call: RegExp]> = {
   s390x: [/^lghi\s+%r1,(\d+)$/, /^svc/],
 };
 
-for (const { name: architecture, objdump, tools } of architectures) {
-  const { skip, name } = needs(tools.objdump);
+for (const { name: architecture, objdump, needed } of architectures) {
+  const { skip, name } = needs(needed.objdump);
   const disassembly = () => {
-    const options = objdump.filter(
-      (option) => option === "-M" || objdump[objdump.indexOf(option) - 1] === "-M",
-    );
-    const text = must("objdump", "-d", "-w", ...options, executable(architecture));
+    const text = must(...objdump(), "-d", "-w", executable(architecture));
     return Array.from(
       text.matchAll(/^ *([0-9a-f]+):\t((?:[0-9a-f]{2,8} )+) *\t(.*)$/gm),
       ([, address, bytes, code]) => ({

@@ -36,6 +36,7 @@ const PLATFORMS: Record<Kind, { architecture: string; variant?: string; os: stri
     { architecture: "amd64", os: "linux" },
     { architecture: "arm", variant: "v7", os: "linux" },
     { architecture: "arm64", os: "linux" },
+    { architecture: "loong64", os: "linux" },
     { architecture: "ppc64le", os: "linux" },
     { architecture: "riscv64", os: "linux" },
     { architecture: "s390x", os: "linux" },

@@ -22,11 +22,11 @@ const sleepsInPause = (pid: number) =>
 /** By its name, how it is run and what it says of its version. */
 const programsOf = ({ name, compiler, emulator }: Architecture) => ({
   freestanding: {
-    command: () => [emulator, join(dist, "freestanding", name, "pause")],
+    command: () => [emulator(), join(dist, "freestanding", name, "pause")],
     version: `init.ts ${version}\n`,
   },
   reference: {
-    command: () => [emulator, compile("reference", compiler, join(dist, `reference-${name}`))],
+    command: () => [emulator(), compile("reference", compiler, join(dist, `reference-${name}`))],
     version: `pause.c ${version}\n`,
   },
 });
@@ -36,7 +36,7 @@ const SIGNALS = { SIGINT: 1, SIGTERM: 2, SIGCHLD: 3 } as const;
 const strace = needs({ strace: "strace" });
 
 for (const architecture of architectures) {
-  const { skip, name } = needs({ ...CC, ...architecture.tools.run });
+  const { skip, name } = needs(CC, architecture.needed.run);
   for (const [title, program] of Object.entries(programsOf(architecture))) {
     // qemu-x86_64 7.2 crashes in the handlers of a static glibc. It is run on the processor, everywhere else.
     if (architecture.name === "amd64" && title === "reference") continue;

@@ -28,7 +28,7 @@ const how =
     : "run the tests as root";
 
 const PLATFORMS: Record<Kind, string[]> = {
-  freestanding: ["amd64", "arm", "arm64", "ppc64le", "riscv64", "s390x"],
+  freestanding: ["amd64", "arm", "arm64", "loong64", "ppc64le", "riscv64", "s390x"],
   hosted: ["amd64", "arm64"],
 };
 

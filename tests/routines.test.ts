@@ -1,6 +1,7 @@
 /**
  * Random routines, run on the processor or an emulator of it, do what their steps say.
  */
+import { dlopen } from "bun:ffi";
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { aarch64 } from "../ffi/assembler/aarch64.ts";
@@ -16,7 +17,7 @@ import {
 } from "../ffi/assembler/routine.ts";
 import { x86_64 } from "../ffi/assembler/x86_64.ts";
 import { type Architecture, architectures } from "./helpers/architectures.ts";
-import { cases, type Dice } from "./helpers/dice.ts";
+import { cases, Dice } from "./helpers/dice.ts";
 import { compile, dist } from "./helpers/programs.ts";
 import { needs } from "./helpers/tools.ts";
 
@@ -51,6 +52,7 @@ const NUMBERS: Record<string, readonly number[]> = {
   amd64: [24, 212, 95, 1, 231],
   arm: [158, 249, 60, 4, 248],
   arm64: [124, 18, 166, 64, 94],
+  loong64: [124, 18, 166, 64, 94],
   ppc64le: [158, 235, 60, 4, 234],
   riscv64: [124, 18, 166, 64, 94],
   s390x: [158, 110, 60, 4, 248],
@@ -59,9 +61,37 @@ const NUMBERS: Record<string, readonly number[]> = {
 /** An architecture's own names for what runs natively. */
 const NATIVE: Record<string, string> = { x64: "amd64", arm64: "arm64" };
 
-/** What is looked for among the arguments, and what they are besides. */
-const WANTED = ["v", "-v", "-V", "-\x01ab"] as const;
-const NEAR_MISSES = ["", "-", "-vv", "--v", "-v ", "-\x7f", "\x7f-v", "-\x01a", "-\x01abc"] as const;
+/** What is looked for among the arguments: letters, and what is beside them. */
+const WANTED = ["v", "-v", "-V", "-\x01ab", "", "@[`{", "azAZ", "x".repeat(127)] as const;
+
+const someWanted = (dice: Dice): string =>
+  dice.chance(0.5) ? dice.pick(WANTED) : dice.text(6, 1, dice.pick([1, 0x40]), 127);
+
+/** The same argument, or nearly: in other letters, with a bit flipped, or with one character more or less. */
+function nearly(dice: Dice, text: string): string {
+  const at = dice.int(0, text.length);
+  const without = text.slice(0, at) + text.slice(at + 1);
+  const flipped = (bits: number) =>
+    text.slice(0, at) + String.fromCharCode(text.charCodeAt(at) ^ bits) + text.slice(at + 1);
+  const result = dice.pick([
+    () => text,
+    () => text.toUpperCase(),
+    () => text.toLowerCase(),
+    () => (at < text.length ? flipped(dice.pick([0x20, 0x20, 0x80, 0xa0, 0x40, 0x01])) : text),
+    () => text.slice(0, at) + dice.text(1, 1, 1) + text.slice(at),
+    () => without,
+  ])();
+  return result.replaceAll("\0", "");
+}
+
+const { strcasecmp } = dlopen("libc.so.6", {
+  strcasecmp: { args: ["buffer", "buffer"], returns: "i32" },
+}).symbols;
+const cString = (text: string) => Buffer.from(`${text}\0`, "latin1");
+
+/** Whether an argument is wanted. Its own name, the first one, is none that is looked at. */
+const hasArgument = (args: readonly string[], wanted: string) =>
+  args.slice(1).some((arg) => strcasecmp(cString(arg), cString(wanted)) === 0);
 
 /** The umasks that are set, and what results are compared with. */
 const SMALL = [0, 1, 5, 127] as const;
@@ -74,7 +104,7 @@ function someSteps(
   { name, bits }: Architecture,
   part: "handler" | "main",
   texts: Texts,
-  args: readonly string[],
+  wanted: readonly string[],
 ): Step[] {
   const call = (which: Name, ...values: Value[]): Step => ({
     systemCall: NUMBERS[name]?.[NAMES.indexOf(which)] ?? Number.NaN,
@@ -109,8 +139,7 @@ function someSteps(
     () => ({ jump: somewhere(), when: dice.pick<Condition>(["positive", "negative", ...SMALL]) }),
   ];
   if (part === "main") {
-    // Its own name, the first argument, is none that is looked at.
-    const look = (): Step => ({ jump: somewhere(), whenArgument: dice.pick([...WANTED, ...args]) });
+    const look = (): Step => ({ jump: somewhere(), whenArgument: dice.pick(wanted) });
     kinds.push(look, look);
   }
   const steps: Step[] = [call("sched_yield")]; // so that the first jump has a result to depend on
@@ -148,7 +177,7 @@ function follow(
       made.push({ name, values, result });
     } else if ("jump" in step) {
       let holds = true;
-      if ("whenArgument" in step) holds = args.slice(1).includes(step.whenArgument);
+      if ("whenArgument" in step) holds = hasArgument(args, step.whenArgument);
       else if (step.when === "positive") holds = result > 0;
       else if (step.when === "negative") holds = result < 0;
       else if (step.when !== undefined) holds = result === step.when;
@@ -232,10 +261,11 @@ function runProgram(dice: Dice, architecture: Architecture, runner: string): voi
   const texts = Object.fromEntries(
     ["a", "b", "c"].map((label) => [label, new Uint8Array(dice.list(1, 20, () => dice.int(0, 255)))]),
   );
-  const args = dice.list(0, 5, () => dice.pick([...WANTED, ...NEAR_MISSES]));
+  const wanted = dice.list(1, 3, () => someWanted(dice));
+  const args = dice.list(0, 5, () => nearly(dice, dice.pick(wanted)));
   const some = (part: "handler" | "main", before: readonly Made[]) => {
     for (;;) {
-      const steps = someSteps(dice, architecture, part, texts, args);
+      const steps = someSteps(dice, architecture, part, texts, wanted);
       const made = follow(steps, architecture, part === "main" ? args : [], before);
       if (made !== undefined) return { steps, made };
     }
@@ -277,7 +307,7 @@ function runProgram(dice: Dice, architecture: Architecture, runner: string): voi
     signalCode,
   });
 
-  const emulated = run(emulator, "-strace");
+  const emulated = run(emulator(), "-strace");
   const { calls, stackPointers } = listed(`${emulated.stderr}`, made, architecture);
   expect(calls, command.join(" ")).toEqual(listing(made, labels, bits));
   expect(endOf(emulated), command.join(" ")).toEqual(ending as ReturnType<typeof endOf>);
@@ -286,16 +316,66 @@ function runProgram(dice: Dice, architecture: Architecture, runner: string): voi
   if (NATIVE[process.arch] === name) expect(endOf(run()), command.join(" ")).toEqual(endOf(emulated));
 }
 
+/** A program that looks for many texts and writes 1 for each that is among its arguments. */
+function runSearch(
+  { name, encoder, bits, emulator }: Architecture,
+  runner: string,
+  wanted: readonly string[],
+  args: readonly string[],
+): void {
+  const call = (which: Name, ...values: Value[]): Step => ({
+    systemCall: NUMBERS[name]?.[NAMES.indexOf(which)] ?? Number.NaN,
+    values,
+  });
+  const steps = wanted.flatMap((whenArgument, index): Step[] => [
+    { jump: `yes.${index}`, whenArgument },
+    call("write", 1, { label: "no" }, 1),
+    { jump: `next.${index}` },
+    { label: `yes.${index}` },
+    call("write", 1, { label: "yes" }, 1),
+    { label: `next.${index}` },
+  ]);
+  const memory = new Uint8Array(16 * PAGE);
+  const parts: Part[] = [
+    { label: "handler", steps: [{ return: true }] },
+    { label: "main", steps: [...steps, call("exit_group", 0)] },
+    { label: "no", data: Buffer.from("0") },
+    { label: "yes", data: Buffer.from("1") },
+  ];
+  const base = someBase(new Dice(0), bits);
+  const { labels, size } = assemble(encoder, parts, memory, base);
+  const command = [
+    ...(NATIVE[process.arch] === name ? [] : [emulator()]),
+    ...[runner, ...[base, labels.handler ?? 0, labels.main ?? 0].map((address) => hex(address))],
+    ...args.map((arg) => Buffer.from(arg, "latin1").toString("hex")),
+  ];
+  const { stdout, exitCode } = Bun.spawnSync(command, { stdin: memory.subarray(0, size), timeout: 20_000 });
+  expect(`${stdout} ${exitCode}`, JSON.stringify({ wanted, args })).toBe(
+    `${wanted.map((text) => Number(hasArgument(args, text))).join("")} 0`,
+  );
+}
+
 for (const architecture of architectures) {
-  const { name, compiler, tools } = architecture;
-  const { skip, name: titled } = needs(tools.run);
+  const { name, compiler, needed } = architecture;
+  const { skip, name: titled } = needs(needed.run);
+  const runner = () => compile("runner", compiler, join(dist, `runner-${name}`));
   test.skipIf(skip)(
     titled(`${name}: a program makes its system calls, and jumps where it has to`),
     async () => {
-      const runner = compile("runner", compiler, join(dist, `runner-${name}`));
-      await cases(60, (dice) => runProgram(dice, architecture, runner));
+      await cases(60, (dice) => runProgram(dice, architecture, runner()));
     },
   );
+  test.skipIf(skip)(titled(`${name}: a program finds an argument that strcasecmp(3) finds`), async () => {
+    await cases(60, (dice) => {
+      const wanted = dice.list(12, 12, () => someWanted(dice));
+      const args = dice.list(0, 8, () => nearly(dice, dice.pick(wanted)));
+      runSearch(architecture, runner(), wanted, args);
+    });
+    // Every character of ASCII and every byte. What differs by the bit of the case is never there at once.
+    const bytes = Array.from({ length: 255 }, (_, index) => String.fromCharCode(index + 1));
+    for (let first = 0; first < bytes.length; first += 15)
+      runSearch(architecture, runner(), bytes.slice(0, 127), ["", ...bytes.slice(first, first + 15)]);
+  });
 }
 
 /*
@@ -408,10 +488,10 @@ function record(dice: Dice, encoder: FunctionEncoder, recorder: readonly string[
   };
 }
 
-for (const { name, compiler, emulator, tools } of architectures) {
+for (const { name, compiler, emulator, needed } of architectures) {
   const encoder = { amd64: x86_64, arm64: aarch64 }[name];
   if (encoder === undefined) continue;
-  const { skip, name: titled } = needs(tools.run);
+  const { skip, name: titled } = needs(needed.run);
   test.skipIf(skip)(titled(`${name}: a C function makes its calls and keeps what it has to`), async () => {
     const isNative = NATIVE[process.arch] === name;
     const recorder = compile("recorder", compiler, join(dist, `recorder-${name}`));
@@ -419,7 +499,7 @@ for (const { name, compiler, emulator, tools } of architectures) {
       const { log, expected, parameters } = record(
         dice,
         encoder,
-        isNative ? [recorder] : [emulator, recorder],
+        isNative ? [recorder] : [emulator(), recorder],
       );
       expect(log, parameters.join(" ")).toEqual(expected);
     });

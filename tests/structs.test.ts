@@ -7,29 +7,42 @@ import { join } from "node:path";
 import { SA_NOCLDSTOP } from "../ffi/constants.ts";
 import { architectures } from "../ffi/freestanding/architectures.ts";
 import { offsetof, sizeof, structSigaction } from "../ffi/hosted/structs.ts";
-import { architectures as toolsOf } from "./helpers/architectures.ts";
+import { type Architecture, architectures as toolsOf } from "./helpers/architectures.ts";
 import { must } from "./helpers/process.ts";
 import { dist } from "./helpers/programs.ts";
 import { needs } from "./helpers/tools.ts";
 
+/** The kernel's struct has sa_restorer where its headers have this (include/linux/signal_types.h). */
+const HAS_RESTORER = `#ifdef SA_RESTORER
+enum { HAS_RESTORER = 1 };
+#else
+enum { HAS_RESTORER = 0 };
+#endif`;
+
 /** Compiles assertions about a struct. */
-function assert(compiler: string, headers: readonly string[], assertions: readonly string[]): void {
-  const source = join(dist, `structs-${compiler}.c`);
+function assert(
+  { name, compiler }: Architecture,
+  headers: readonly string[],
+  assertions: readonly string[],
+): void {
+  const source = join(dist, `structs-${name}.c`);
   const lines = [
     ...headers.map((header) => `#include <${header}>`),
     // Where the C library's is a union, it is a macro.
-    ...(headers.includes("asm/signal.h") ? ["#undef sa_handler"] : []),
+    ...(headers.includes("asm/signal.h") ? ["#undef sa_handler", HAS_RESTORER] : []),
     ...assertions.map((assertion) => `_Static_assert(${assertion}, "${assertion}");`),
   ];
   writeFileSync(source, `${lines.join("\n")}\n`);
-  must(compiler, "-fsyntax-only", source);
+  must(...compiler(), "-fsyntax-only", source);
 }
 
-for (const { name: architecture, compiler, tools } of toolsOf) {
-  const { skip, name } = needs(tools.run);
+for (const tools of toolsOf) {
+  const { name: architecture, needed } = tools;
+  const { skip, name } = needs(needed.run);
 
   test.skipIf(skip)(name(`${architecture}: the kernel's struct sigaction`), () => {
-    const { sigaction = [], wordSize = 0, systemCalls = {}, pause = [] } = architectures[architecture] ?? {};
+    const { encoder, sigaction = [], systemCalls = {}, pause = [] } = architectures[architecture] ?? {};
+    const { wordSize = 0 } = encoder ?? {};
     const fields = sigaction.map(
       (field, index) => `offsetof(struct kernel_sigaction, ${field}) == ${index * wordSize}`,
     );
@@ -38,11 +51,12 @@ for (const { name: architecture, compiler, tools } of toolsOf) {
       "struct kernel_sigaction { void (*sa_handler)(int); unsigned long sa_flags; " +
       `${sigaction.includes("sa_restorer") ? "void (*sa_restorer)(void); " : ""}unsigned long sa_mask[8 / sizeof(long)]; }`;
     assert(
-      compiler,
+      tools,
       ["stddef.h", "asm/signal.h", "asm/unistd.h"],
       [
         `sizeof(${struct}) == ${sigaction.length * wordSize + (8 - wordSize)}`,
         ...fields,
+        `HAS_RESTORER == ${Number(sigaction.includes("sa_restorer"))}`,
         `SA_NOCLDSTOP == ${SA_NOCLDSTOP}`,
         `SIGINT == 2 && SIGTERM == 15 && SIGCHLD == 17`,
         ...Object.entries(systemCalls).map(([call, number]) => {
@@ -60,7 +74,7 @@ for (const { name: architecture, compiler, tools } of toolsOf) {
     const fieldsOf = (struct: string, fields: Record<string, number>) =>
       Object.entries(fields).map(([field, offset]) => `offsetof(${struct}${field}) == ${offset}`);
     assert(
-      compiler,
+      tools,
       ["stddef.h", "signal.h", "ucontext.h"],
       [
         ...fieldsOf("struct sigaction, ", offsetof.sigaction),

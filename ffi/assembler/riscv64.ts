@@ -3,8 +3,9 @@
  * takes a0 to a5 and its number in a7 (syscall(2)). The listing is as `objdump -M no-aliases` prints it: with aliases,
  * binutils 2.40 calls addi add.
  */
-import { addressOf, type Code, here, hex, label, local, word } from "./code.ts";
-import { type Address, type Encoder, UnsupportedRoutine, type Value } from "./routine.ts";
+import { type Arguments, CASE } from "./arguments.ts";
+import { type Code, distanceTo, fits, hex, shown, word } from "./code.ts";
+import type { Encoder } from "./encoder.ts";
 
 const NAMES = "zero ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7".split(" ");
 
@@ -14,32 +15,23 @@ const SP = 2;
 const T0 = 5;
 const T1 = 6;
 const T2 = 7;
-const A0 = 10;
-/** The number of the system call. */
-const A7 = 17;
-
-const ADDI = 0x00000013;
-const ADDIW = 0x0000001b;
-const LD = 0x00003003;
-const LBU = 0x00004003;
 
 /** The lowest twelve bits, which every immediate has a sign in: what is left is a multiple of 4096. */
 const low12 = (value: number): number => ((value & 0xfff) ^ 0x800) - 0x800;
 
+const OPCODES = { addi: 0x13, addiw: 0x1b, slli: 0x1013, ori: 0x6013 } as const;
+
 /** An instruction with two registers and twelve bits (type I). */
-function typeI(code: Code, name: string, opcode: number, rd: number, rs: number, immediate: number): void {
+function typeI(code: Code, name: keyof typeof OPCODES, rd: number, rs: number, immediate: number): void {
   const operands = (immediate << 20) | (rs << 15) | (rd << 7);
-  const text = () =>
-    opcode === LD || opcode === LBU
-      ? `${name} ${NAMES[rd]},${immediate}(${NAMES[rs]})`
-      : `${name} ${NAMES[rd]},${NAMES[rs]},${immediate}`;
-  word(code, text, opcode | operands);
+  const shownImmediate = () => (name === "slli" ? hex(immediate) : immediate);
+  word(code, () => `${name} ${NAMES[rd]},${NAMES[rs]},${shownImmediate()}`, OPCODES[name] | operands);
 }
 
 /** An instruction with twenty bits that are the upper ones of 32 (type U). */
-function typeU(code: Code, name: string, opcode: number, rd: number, value: number): void {
+function typeU(code: Code, name: string, opcode: number, rd: number, value: number, target?: string): void {
   const bits = (value / 4096) & 0xfffff;
-  word(code, () => `${name} ${NAMES[rd]},${hex(bits)}`, opcode | (bits << 12) | (rd << 7));
+  word(code, () => `${name} ${NAMES[rd]},${hex(bits)}`, opcode | (bits << 12) | (rd << 7), target);
 }
 
 /** Loads a 64-bit integer: the upper bits of up to 32, twelve more at a time. */
@@ -47,138 +39,75 @@ function li(code: Code, register: number, value: number): void {
   const low = low12(value);
   const rest = value - low;
   if (rest === 0) {
-    typeI(code, "addi", ADDI, register, ZERO, low);
-  } else if (value >= -(2 ** 31) && value < 2 ** 31) {
+    typeI(code, "addi", register, ZERO, low);
+  } else if (fits(value, 32)) {
     typeU(code, "lui", 0x37, register, rest);
     // Not addi: from 0x7ffff800 on, what lui has loaded is negative, and only their lower half's sum is not.
-    if (low !== 0) typeI(code, "addiw", ADDIW, register, register, low);
+    if (low !== 0) typeI(code, "addiw", register, register, low);
   } else {
     li(code, register, rest / 4096);
-    word(
-      code,
-      () => `slli ${NAMES[register]},${NAMES[register]},0xc`,
-      0x00c01013 | (register << 15) | (register << 7),
-    );
-    if (low !== 0) typeI(code, "addi", ADDI, register, register, low);
+    typeI(code, "slli", register, register, 12);
+    if (low !== 0) typeI(code, "addi", register, register, low);
   }
 }
 
 function la(code: Code, register: number, target: string): void {
-  const distance = addressOf(code, target) - here(code); // counted from auipc itself
+  const distance = distanceTo(code, target, 31); // counted from auipc itself
   const low = low12(distance);
-  typeU(code, "auipc", 0x17, register, distance - low);
-  typeI(code, "addi", ADDI, register, register, low);
+  typeU(code, "auipc", 0x17, register, distance - low, target);
+  typeI(code, "addi", register, register, low);
 }
 
-/** Puts words on the stack, which stays aligned to 16 bytes (psABI, Integer Calling Convention). Returns the bytes. */
-function push(code: Code, words: readonly (number | Address)[]): number {
-  const size = (words.length * 8 + 15) & ~15;
-  if (size > 2047) throw new UnsupportedRoutine(`${words.length} words are more than one addition`);
-  typeI(code, "addi", ADDI, SP, SP, -size);
-  for (const [index, value] of words.entries()) {
-    const register = value === 0 ? ZERO : T0;
-    if (typeof value !== "number") la(code, T0, value.label);
-    else if (value !== 0) li(code, T0, value);
-    const offset = index * 8;
-    const operands = ((offset >> 5) << 25) | (register << 20) | (SP << 15) | ((offset & 31) << 7);
-    word(code, () => `sd ${NAMES[register]},${offset}(sp)`, 0x00003023 | operands);
-  }
-  return size;
-}
-
-/** Loads what is passed into a0 to a5. Returns the bytes on the stack. */
-function load(code: Code, values: readonly Value[]): readonly number[] {
-  const onStack: number[] = [];
-  for (const [index, value] of values.entries()) {
-    const register = A0 + index;
-    if (typeof value === "number") li(code, register, value);
-    else if ("label" in value) la(code, register, value.label);
-    else {
-      onStack.push(push(code, value.words));
-      typeI(code, "addi", ADDI, register, SP, 0);
-    }
-  }
-  return onStack;
-}
-
-function jump(code: Code, target: string): void {
-  const address = addressOf(code, target);
-  const distance = address - here(code); // counted from itself; its bits stand in the order 20, 10:1, 11, 19:12
-  const bits =
-    ((distance & 0x100000) << 11) |
-    ((distance & 0x7fe) << 20) |
-    ((distance & 0x800) << 9) |
-    (distance & 0xff000);
-  word(code, () => `jal zero,${address.toString(16)}`, 0x6f | bits);
-}
-
-/** Jumps if a comparison of two registers holds, by its name and number. */
-function branch(
-  code: Code,
-  name: string,
-  compare: number,
-  left: number,
-  right: number,
-  target: string,
-): void {
-  const address = addressOf(code, target);
-  const distance = address - here(code); // counted from itself; its bits stand in the order 12, 10:5, 4:1, 11
-  if (distance < -4096 || distance > 4094)
-    throw new UnsupportedRoutine(`${target} is ${distance} bytes away, and a branch bridges 4 KiB`);
-  const bits =
-    ((distance & 0x1000) << 19) |
-    ((distance & 0x7e0) << 20) |
-    ((distance & 0x1e) << 7) |
-    ((distance & 0x800) >> 4);
-  const text = () => `${name} ${NAMES[left]},${NAMES[right]},${address.toString(16)}`;
-  word(code, text, 0x63 | bits | (compare << 12) | (left << 15) | (right << 20));
-}
-
-const EQUAL = 0;
-const NOT_EQUAL = 1;
-const LESS = 4;
-const GREATER_OR_EQUAL = 5;
+const BRANCHES = { equal: ["beq", 0], unequal: ["bne", 1], less: ["blt", 4], greater: ["blt", 4] } as const;
 
 export const riscv64: Encoder = {
   alignment: 4,
-  systemCall(code, number, values) {
-    const onStack = load(code, values);
-    li(code, A7, number);
-    word(code, "ecall", 0x00000073);
-    for (const size of onStack) typeI(code, "addi", ADDI, SP, SP, size);
+  wordSize: 8,
+  stackAlignment: 16, // psABI, Integer Calling Convention
+  kernelRegisters: [10, 11, 12, 13, 14, 15],
+  numberRegister: 17,
+  resultRegister: 10,
+  scratch: T0,
+  zero: ZERO,
+  loadInteger: li,
+  loadAddress: la,
+  loadStackPointer: (code, register) => typeI(code, "addi", register, SP, 0),
+  addToStackPointer: (code, size) => typeI(code, "addi", SP, SP, size),
+  store(code, register, offset) {
+    const operands = ((offset >> 5) << 25) | (register << 20) | (SP << 15) | ((offset & 31) << 7);
+    word(code, () => `sd ${NAMES[register]},${offset}(sp)`, 0x00003023 | operands);
   },
-  jump,
-  jumpIf(code, condition, target) {
-    const value = typeof condition === "number" ? condition : 0;
+  trap: (code) => word(code, "ecall", 0x00000073),
+  jump(code, target) {
+    const distance = distanceTo(code, target, 21); // its bits stand in the order 20, 10:1, 11, 19:12
+    const lower = ((distance & 0x7fe) << 20) | ((distance & 0x800) << 9);
+    const bits = ((distance & 0x100000) << 11) | lower | (distance & 0xff000);
+    word(code, () => `jal zero,${shown(code, target)}`, 0x6f | bits, target);
+  },
+  jumpIf(code, register, relation, value, target) {
     // There are no flags: the difference of 32 bits is compared with zero.
-    typeI(code, "addiw", ADDIW, T0, A0, -value);
-    if (condition === "positive") branch(code, "blt", LESS, ZERO, T0, target);
-    else if (condition === "negative") branch(code, "blt", LESS, T0, ZERO, target);
-    else branch(code, "beq", EQUAL, T0, ZERO, target);
+    typeI(code, "addiw", T0, register, -value);
+    const [name, compare] = BRANCHES[relation];
+    const [left, right] = relation === "greater" ? [ZERO, T0] : [T0, ZERO];
+    const distance = distanceTo(code, target, 13); // its bits stand in the order 12, 10:5, 4:1, 11
+    const upper = ((distance & 0x1000) << 19) | ((distance & 0x7e0) << 20);
+    const bits = upper | ((distance & 0x1e) << 7) | ((distance & 0x800) >> 4);
+    const text = () => `${name} ${NAMES[left]},${NAMES[right]},${shown(code, target)}`;
+    word(code, text, 0x63 | bits | (compare << 12) | (left << 15) | (right << 20), target);
   },
-  /** At its start a program finds argc at sp, and argv above it (the kernel's create_elf_tables). From its end. */
-  jumpIfArgument(code, argument, target) {
-    const none = local(code);
-    const next = local(code);
-    typeI(code, "ld", LD, T0, SP, 0);
-    label(code, next);
-    typeI(code, "addi", ADDI, T0, T0, -1);
-    branch(code, "bge", GREATER_OR_EQUAL, ZERO, T0, none);
-    word(code, "slli t1,t0,0x3", 0x00329313);
-    word(code, "add t1,t1,sp", 0x00230333);
-    typeI(code, "ld", LD, T1, T1, 8);
-    for (let index = 0; index <= argument.length; index++) {
-      // Behind the last character comes the zero byte that ends a string.
-      const character = argument.charCodeAt(index) || 0;
-      typeI(code, "lbu", LBU, T2, T1, index);
-      typeI(code, "addi", ADDI, T2, T2, -character);
-      if (index < argument.length) branch(code, "bne", NOT_EQUAL, T2, ZERO, next);
-      else branch(code, "beq", EQUAL, T2, ZERO, target);
-    }
-    jump(code, next);
-    label(code, none);
+  return: (code) => word(code, "jalr zero,0(ra)", 0x00008067),
+};
+
+export const riscv64Arguments: Arguments = {
+  countRegister: T1,
+  characterRegister: T0,
+  count: (code) => word(code, "ld t1,0(sp)", 0x00013303),
+  take(code) {
+    typeI(code, "slli", T2, T1, 3);
+    word(code, "add t2,t2,sp", 0x002383b3);
+    word(code, "ld t2,0(t2)", 0x0003b383);
+    typeI(code, "addi", T1, T1, -1);
   },
-  return(code) {
-    word(code, "jalr zero,0(ra)", 0x00008067);
-  },
+  load: (code, index) => word(code, () => `lbu t0,${index}(t2)`, 0x0003c283 | (index << 20)),
+  lower: (code) => typeI(code, "ori", T0, T0, CASE),
 };

@@ -4,23 +4,19 @@
  * A routine is a list of steps: calls with constant arguments, and jumps that depend on the last call's result or on
  * the arguments of the program. That is all that signal handlers and main need, so it is all there is.
  */
-import { align, type Code, data, type Line, label } from "./code.ts";
+import { align, type Code, data, type Line, label, refuse } from "./code.ts";
+import {
+  type Condition,
+  call,
+  type Encoder,
+  type FunctionEncoder,
+  jumpIf,
+  systemCall,
+  type Value,
+} from "./encoder.ts";
 
-/** The address of what has this label, counted from the program counter: it is right wherever the code lies. */
-export interface Address {
-  readonly label: string;
-}
-
-/** Machine words that are put on the stack for the call; what is passed is their address. */
-export interface Words {
-  readonly words: readonly (number | Address)[];
-}
-
-/** What is passed to a call. An integer is a safe one, in two's complement. */
-export type Value = number | Address | Words;
-
-/** What a jump depends on: the int that the last call returned. A number is what it is compared with: 0 to 127. */
-export type Condition = "positive" | "negative" | number;
+export { UnsupportedRoutine } from "./code.ts";
+export type { Address, Condition, Encoder, FunctionEncoder, Value, Words } from "./encoder.ts";
 
 export type Step =
   /** Calls the C function at this address, with up to six values. */
@@ -29,7 +25,10 @@ export type Step =
   | { readonly systemCall: number; readonly values: readonly Value[]; readonly reason?: string }
   | { readonly label: string }
   | { readonly jump: string; readonly when?: Condition; readonly reason?: string }
-  /** Jumps if an argument of the program, besides its name, is this text. Only where the stack is the kernel's own. */
+  /**
+   * Jumps if an argument of the program, besides its name, is this text, whatever the case of ASCII's letters. Only
+   * where the stack is the kernel's own.
+   */
   | { readonly jump: string; readonly whenArgument: string; readonly reason?: string }
   /** Begins a C function, and keeps the errno that this function, `int *(void)`, points to. */
   | { readonly begin: number; readonly reason?: string }
@@ -38,71 +37,10 @@ export type Step =
   /** Returns from a function that began with nothing. */
   | { readonly return: true; readonly reason?: string };
 
-/** How one architecture says what every routine needs. */
-export interface Encoder {
-  /** What the address of an instruction is a multiple of, in bytes. */
-  readonly alignment: number;
-  systemCall(code: Code, number: number, values: readonly Value[]): void;
-  jump(code: Code, target: string): void;
-  jumpIf(code: Code, condition: Condition, target: string): void;
-  jumpIfArgument(code: Code, argument: string, target: string): void;
-  return(code: Code): void;
-}
-
-/** How one architecture says what routines that call C functions need besides. */
-export interface FunctionEncoder extends Encoder {
-  call(code: Code, address: number, values: readonly Value[]): void;
-  begin(code: Code, errnoLocation: number): void;
-  end(code: Code): void;
-}
-
-/** Steps that no routine can be made of. Thrown before any code exists, never while it runs. */
-export class UnsupportedRoutine extends Error {
-  override name = "UnsupportedRoutine";
-}
-
-/** All architectures pass at least this many integers in registers, to functions and to the kernel. */
-const MAX_VALUES = 6;
-
-/** Each pass only shortens jumps, of which a program has few. */
-const MAX_PASSES = 16;
-
 /** A part of what is assembled. Its label can be referred to by every other part. */
 export type Part =
   | { readonly label: string; readonly steps: readonly Step[]; readonly alignment?: number }
   | { readonly label: string; readonly data: Uint8Array; readonly alignment?: number };
-
-function check(values: readonly Value[]): void {
-  if (values.length > MAX_VALUES)
-    throw new UnsupportedRoutine(`${values.length} arguments, ${MAX_VALUES} registers`);
-  for (const value of values)
-    if (typeof value === "number" && !Number.isSafeInteger(value))
-      throw new UnsupportedRoutine(`${value} fits no register`);
-}
-
-/** All architectures compare with such a number, or with such a character, in one instruction without a second form. */
-const isSevenBits = (value: number): boolean => Number.isInteger(value) && value >= 0 && value < 128;
-
-function checkCondition(when: Condition): void {
-  if (typeof when === "number" && !isSevenBits(when))
-    throw new UnsupportedRoutine(`a result is compared with 0 to 127, not with ${when}`);
-}
-
-/** Of each character there is a byte, and none of them ends the string. */
-function checkArgument(text: string): void {
-  for (let index = 0; index < text.length; index++) {
-    const character = text.charCodeAt(index);
-    if (character === 0 || !isSevenBits(character))
-      throw new UnsupportedRoutine(`${JSON.stringify(text)} is not a text of ASCII characters`);
-  }
-  // The offset of its end, too, has to fit x86-64's signed byte.
-  if (!isSevenBits(text.length))
-    throw new UnsupportedRoutine("an argument is compared with at most 127 bytes");
-}
-
-function callsFunctions(encoder: Encoder | FunctionEncoder): encoder is FunctionEncoder {
-  return "call" in encoder;
-}
 
 function encode(encoder: Encoder | FunctionEncoder, code: Code, step: Step): void {
   if ("label" in step) {
@@ -110,24 +48,17 @@ function encode(encoder: Encoder | FunctionEncoder, code: Code, step: Step): voi
     return;
   }
   code.reason = step.reason ?? code.reason;
-  if ("systemCall" in step) {
-    check(step.values);
-    encoder.systemCall(code, step.systemCall, step.values);
-  } else if ("whenArgument" in step) {
-    checkArgument(step.whenArgument);
+  if ("systemCall" in step) systemCall(code, encoder, step.systemCall, step.values);
+  else if ("whenArgument" in step) {
+    if (encoder.jumpIfArgument === undefined) refuse(code, "this encoder does not know where arguments are");
     encoder.jumpIfArgument(code, step.whenArgument, step.jump);
   } else if ("jump" in step) {
     if (step.when === undefined) encoder.jump(code, step.jump);
-    else {
-      checkCondition(step.when);
-      encoder.jumpIf(code, step.when, step.jump);
-    }
+    else jumpIf(code, encoder, step.when, step.jump);
   } else if ("return" in step) encoder.return(code);
-  else if (!callsFunctions(encoder)) throw new UnsupportedRoutine("this architecture calls no functions");
-  else if ("call" in step) {
-    check(step.values);
-    encoder.call(code, step.call, step.values);
-  } else if ("begin" in step) encoder.begin(code, step.begin);
+  else if (!("call" in encoder)) refuse(code, "this architecture calls no functions");
+  else if ("call" in step) call(code, encoder, step.call, step.values);
+  else if ("begin" in step) encoder.begin(code, step.begin);
   else encoder.end(code);
 }
 
@@ -145,11 +76,13 @@ export interface Assembled {
  * Writes parts in their order.
  *
  * Code may refer to what comes later. So it is written again, with the labels as they were found, until none has
- * moved. Code that refers only to what comes before it is written once.
+ * moved; code that refers only to what comes before it is written once. That ends: where things lie depends only on
+ * which jumps are long, of which there are more and more. A pass that adds none finds all as the one before left it.
  *
  * @param memory where to write
  * @param base the address that the first byte will have
- * @throws {UnsupportedRoutine} if a step cannot be encoded, or refers to a label that is nowhere.
+ * @throws {UnsupportedRoutine} if a step cannot be encoded, refers to a label that is nowhere, or says of one that is
+ *   somewhere that it is here too.
  * @throws {RangeError} if the parts fill more than `memory`.
  *
  * @example
@@ -165,30 +98,30 @@ export function assemble(
   base: number,
   withListing = false,
 ): Assembled {
-  const labels: Record<string, number> = {};
-  let unsettled: string | undefined;
-  for (let pass = 0; pass < MAX_PASSES; pass++) {
-    const listing: Line[] | undefined = withListing ? [] : undefined;
+  const labels: Record<string, number> = Object.create(null); // a label may be called constructor
+  const longJumps: boolean[] = [];
+  for (let isFirstPass = true; ; isFirstPass = false) {
+    const listing: Line[] = [];
     const code: Code = {
       memory,
       base,
       offset: 0,
       labels,
-      unsettled: undefined,
+      isFirstPass,
+      isSettled: true,
+      jumps: 0,
+      longJumps,
       locals: 0,
-      listing,
+      listing: withListing ? listing : undefined,
       reason: "",
-      target: undefined,
     };
     for (const part of parts) {
       align(code, part.alignment ?? encoder.alignment);
-      label(code, part.label);
       code.reason = "";
+      label(code, part.label);
       if ("data" in part) data(code, part.data);
       else for (const step of part.steps) encode(encoder, code, step);
     }
-    unsettled = code.unsettled;
-    if (unsettled === undefined) return { labels, size: code.offset, listing: listing ?? [] };
+    if (code.isSettled) return { labels, size: code.offset, listing };
   }
-  throw new UnsupportedRoutine(`the label ${unsettled} is nowhere, or at more than one place`);
 }

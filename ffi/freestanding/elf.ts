@@ -38,8 +38,8 @@ export interface Contents {
 }
 
 /** The address of the first byte behind the headers: the file is loaded as it is, from 0 on. */
-export function sizeofHeaders({ wordSize }: Architecture): number {
-  const { ehdr, phdr } = SIZES[wordSize];
+export function sizeofHeaders({ encoder }: Architecture): number {
+  const { ehdr, phdr } = SIZES[encoder.wordSize];
   return ehdr + 2 * phdr;
 }
 
@@ -62,7 +62,7 @@ class Writer {
 
   /** Integers of the size of an address. */
   words(...values: readonly number[]): void {
-    this.integers(this.#architecture.wordSize, ...values);
+    this.integers(this.#architecture.encoder.wordSize, ...values);
   }
 
   align(alignment: number): void {
@@ -70,25 +70,12 @@ class Writer {
   }
 }
 
-/** A section header's fields, in the order of Elf32_Shdr and Elf64_Shdr. */
-interface Section {
-  name: string;
-  type: number;
-  flags: number;
-  address: number;
-  offset: number;
-  size: number;
-  link: number;
-  info: number;
-  alignment: number;
-  entrySize: number;
-}
-
 /**
  * Writes the file: headers, code and texts, and then, not loaded, symbols, their names and the section headers.
  */
 export function elfFile(architecture: Architecture, { code, texts, symbols }: Contents): Uint8Array {
-  const { wordSize, machine, flags, isLittleEndian, pageSize, encoder } = architecture;
+  const { machine, flags, isLittleEndian, pageSize, encoder } = architecture;
+  const { wordSize } = encoder;
   const { ehdr, phdr, shdr, symbol } = SIZES[wordSize];
   const base = sizeofHeaders(architecture);
   const loaded = base + code.length;
@@ -114,10 +101,11 @@ export function elfFile(architecture: Architecture, { code, texts, symbols }: Co
   const symtabOffset = Math.ceil(loaded / wordSize) * wordSize;
   const strtabOffset = symtabOffset + symtab.bytes.length;
   const sectionsOffset = Math.ceil((strtabOffset + strings.length) / wordSize) * wordSize;
-  const plain = { flags: 0, address: 0, link: 0, info: 0, alignment: 1, entrySize: 0 };
   const inMemory = (start: number, end: number) => ({ address: start, offset: start, size: end - start });
-  const sections: Section[] = [
-    { ...plain, name: "", type: 0, offset: 0, size: 0, alignment: 0 },
+  // The fields of Elf32_Shdr and Elf64_Shdr.
+  const plain = { type: 0, flags: 0, address: 0, link: 0, info: 0, alignment: 1, entrySize: 0 };
+  const sections = [
+    { ...plain, name: "", offset: 0, size: 0, alignment: 0 },
     {
       ...plain,
       ...inMemory(base, base + texts),

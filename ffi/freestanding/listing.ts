@@ -28,22 +28,21 @@ export function listing(
   );
   const text = [title, "", `0 to ${(headers - 1).toString(16)}: the ELF header and two program headers`];
   let reason = "";
-  for (const { address, size, text: instruction, target, reason: because } of lines) {
+  for (const { address, size, text: instruction, isData, target, reason: because } of lines) {
     const names = named.filter(([, at]) => at === address).map(([name]) => name);
     if (names.length > 0) text.push("", ...names.map((name) => `${name}:`));
     if (because !== reason || names.length > 0) {
       if (because !== "") text.push(`  ; ${because}`);
       reason = because;
     }
-    const bytes = [...memory.subarray(address - headers, address - headers + size)];
-    const shown = target === undefined || target.startsWith(".") ? "" : ` <${target}>`;
-    const hex = bytes.map((byte) => byte.toString(16).padStart(2, "0"));
-    const isText = size > 12;
-    if (isText) text.push(`  ${address.toString(16).padStart(4)}: ${size} bytes  ${instruction}`);
-    else
-      text.push(
-        `  ${address.toString(16).padStart(4)}: ${hex.join(" ").padEnd(WIDTH)}${instruction}${shown}`,
-      );
+    const at = address.toString(16).padStart(4);
+    if (isData) text.push(`  ${at}: ${size} bytes  ${instruction}`);
+    else {
+      const bytes = [...memory.subarray(address - headers, address - headers + size)];
+      const hex = bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
+      const shown = target === undefined || target.startsWith(".") ? "" : ` <${target}>`;
+      text.push(`  ${at}: ${hex.padEnd(WIDTH)}${instruction}${shown}`);
+    }
   }
   return `${text.join("\n")}\n`;
 }

@@ -1,26 +1,22 @@
 /**
  * What Bun 1.4.5 has changed in this process before the first line of ours ran, and how it is put back.
  */
-import { NULL } from "../constants.ts";
 import {
-  F_GETFD,
-  FD_CLOEXEC,
-  type LibcFunctions,
+  NULL,
   SIG_DFL,
   SIG_IGN,
-  SIG_SETMASK,
   SIGABRT,
   SIGBUS,
   SIGFPE,
   SIGILL,
   SIGPIPE,
   SIGPWR,
-  SIGRTMAX,
   SIGSEGV,
   SIGSYS,
   SIGTRAP,
   SIGXFSZ,
-} from "./libc.ts";
+} from "../constants.ts";
+import { F_GETFD, FD_CLOEXEC, type LibcFunctions, SIG_SETMASK, SIGRTMAX } from "./libc.ts";
 import { type Range, readLink, readProc } from "./proc.ts";
 import { offsetof, sizeof, structSigaction, uint } from "./structs.ts";
 

@@ -23,19 +23,7 @@ export const PR_SET_DUMPABLE = 4;
 export const SUID_DUMP_DISABLE = 0;
 
 // signal.h
-export const SIG_DFL = 0;
-export const SIG_IGN = 1;
 export const SIG_SETMASK = 2;
-export const SIGILL = 4;
-export const SIGTRAP = 5;
-export const SIGABRT = 6;
-export const SIGBUS = 7;
-export const SIGFPE = 8;
-export const SIGSEGV = 11;
-export const SIGPIPE = 13;
-export const SIGXFSZ = 25;
-export const SIGPWR = 30;
-export const SIGSYS = 31;
 export const SIGRTMAX = 64;
 
 const LIBC = "libc.so.6";
@@ -66,7 +54,6 @@ export function openLibc() {
       getpid: { args: [], returns: "i32" },
       // Variadic; called without arguments for the function.
       makecontext: { args: ["ptr", "ptr", "i32"], returns: "void" },
-      memmem: { args: ["ptr", "u64", "buffer", "u64"], returns: "ptr" },
       // As a pointer, MAP_FAILED would be 2 ** 64.
       mmap: { args: ["ptr", "u64", "i32", "i32", "i32", "i64"], returns: FFIType.i64_fast },
       mprotect: { args: ["ptr", "u64", "i32"], returns: "i32" },
@@ -79,6 +66,7 @@ export function openLibc() {
       setcontext: { args: ["ptr"], returns: "i32" },
       sigaction: { args: ["i32", "ptr", "ptr"], returns: "i32" },
       sigprocmask: { args: ["i32", "ptr", "ptr"], returns: "i32" },
+      strcasecmp: { args: ["ptr", "buffer"], returns: "i32" },
       write: { args: ["i32", "buffer", "u64"], returns: FFIType.i64_fast },
       // Only routines call these, by their addresses: each function with arguments costs memory and time at a start.
       madvise: {},

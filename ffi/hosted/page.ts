@@ -17,6 +17,8 @@ import type { Range } from "./proc.ts";
 /** Pages that can be written, until they are sealed. */
 export interface Page extends Range {
   readonly memory: Uint8Array;
+  /** Bytes that are written so far. */
+  used: number;
   /** Makes them executable, and no longer writable. Throws if the kernel refuses. */
   seal(): void;
 }
@@ -37,6 +39,7 @@ export function mapPage(libc: LibcFunctions, size: number): Page {
     start,
     end: start + size,
     memory: new Uint8Array(toArrayBuffer(start as Pointer, 0, size)),
+    used: 0,
     seal() {
       if (libc.mprotect(start as Pointer, size, PROT_READ | PROT_EXEC) < 0)
         throw new Error("no executable memory for the signal handlers");

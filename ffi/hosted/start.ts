@@ -6,8 +6,9 @@
  * sort …) then takes as long as all the rest of a file.
  */
 import { CFunction, type Pointer, read, toArrayBuffer } from "bun:ffi";
-import { assemble, type Step, UnsupportedRoutine } from "../assembler/routine.ts";
-import { ascii, type Handler, type Main, stderr, stdout } from "../libc.ts";
+import { assemble, type Step } from "../assembler/routine.ts";
+import { NULL, SIG_DFL, SIGCHLD, SIGPWR } from "../constants.ts";
+import { ascii, type Main, stderr, stdout } from "../libc.ts";
 import { blockSignals, descriptorsOfBun, hasHandlerOutside, resetSignals } from "./bun.ts";
 import { type SharedObject, sharedObject } from "./elf.ts";
 import {
@@ -18,51 +19,65 @@ import {
   O_CLOEXEC,
   O_RDONLY,
   openLibc,
-  SIG_DFL,
-  SIGPWR,
+  SIG_SETMASK,
   variable,
 } from "./libc.ts";
 import { surplus } from "./memory.ts";
 import { mapPage, type Page } from "./page.ts";
 import { type Mapping, parseMaps, type Range, readProc } from "./proc.ts";
-import { ALIGNMENT, call, encoder, labelOf, type Routines, writeRoutines } from "./routines.ts";
-import { hasArgument, startOfStack } from "./stack.ts";
-import { offsetof, setUint64, sizeof, structSigaction } from "./structs.ts";
+import { ALIGNMENT, call, encoder, type Loop, writeHandler, writeLoop } from "./routines.ts";
+import { someArgument, startOfStack } from "./stack.ts";
+import { offsetof, setInt64, sizeof, structSigaction } from "./structs.ts";
 
 /** Pages that are gone at rest: the calls that unmap everything else, and a ucontext_t. A multiple of every page size. */
 const SIZEOF_SCRATCH = 1 << 16;
+
+/** Pages for the routines: more than the compiler lets a program have. Those that are not written cost nothing. */
+const SIZEOF_ROUTINES = 1 << 16;
 
 /**
  * Runs `main`, and ends the process with what it returns.
  *
  * What `main` throws is one line on standard error and exit code 1. The end is `_exit`: the C program has
  * nothing left to do at exit(3), and Bun has things to do that nobody here needs.
- *
- * @param handlers every signal handler that `main` installs, by its name
  */
-export function start(main: Main, handlers: Readonly<Record<string, Handler>>): never {
+export function start(main: Main): never {
   const libc = openLibc();
   resetSignals(libc);
   let status = 1;
   try {
     const mask = blockSignals(libc);
     const scratch = mapPage(libc, SIZEOF_SCRATCH);
-    const page = mapPage(libc, libc.getpagesize());
-    const routines = writeRoutines(libc, handlers, mask, page, scratch);
+    const page = mapPage(libc, SIZEOF_ROUTINES);
     const stack = startOfStack(libc);
-    const write = (fd: number, text: string) => Number(libc.write(fd, ascii(text), text.length));
+    const write = (fd: number, text: string) => {
+      libc.write(fd, ascii(text), text.length);
+    };
+    let reaps = false;
+    let wanted = { text: "", string: cString("") };
     status = main({
-      argv: { includes: (argument) => hasArgument(libc, stack, argument) },
+      argv: { some: (isWanted) => someArgument(stack, isWanted) },
       stderr,
       fprintf: write,
       getpid: libc.getpid,
-      pause: () => leave(libc, routines, scratch, stack),
+      pause: () => leave(libc, page, scratch, stack, writeLoop(libc, page, { mask, reaps, scratch })),
       printf: (text) => write(stdout, text),
       sigaction(signo, { sa_handler, sa_flags }, oldact) {
-        const action = structSigaction(addressOfHandler(routines, handlers, sa_handler, signo), sa_flags);
-        return libc.sigaction(signo, action, oldact);
+        const isHandler = typeof sa_handler === "function";
+        const address = isHandler ? writeHandler(libc, page, sa_handler, signo) : sa_handler;
+        const result = libc.sigaction(signo, structSigaction(address, sa_flags), oldact);
+        if (signo === SIGCHLD && result === 0) reaps = isHandler;
+        return result;
+      },
+      strcasecmp(argument, text) {
+        // Once for all arguments: a string for each would fill the heap.
+        if (wanted.text !== text) wanted = { text, string: cString(text) };
+        return libc.strcasecmp(argument as number as Pointer, wanted.string);
       },
     });
+    // What came meanwhile, as SIGPIPE by writing to a closed pipe, now does what it does in C.
+    page.seal();
+    libc.sigprocmask(SIG_SETMASK, mask, NULL);
   } catch (error) {
     const text = `Error: ${error instanceof Error ? error.message : error}\n`;
     const line = ascii(text.replace(/[^\0-\x7f]/g, "?"));
@@ -72,20 +87,6 @@ export function start(main: Main, handlers: Readonly<Record<string, Handler>>): 
   throw new Error("_exit returned");
 }
 
-/** The address of a handler's routine for a signal. */
-function addressOfHandler(
-  routines: Routines,
-  handlers: Readonly<Record<string, Handler>>,
-  handler: Handler,
-  signo: number,
-): number {
-  for (const name of Object.keys(handlers)) {
-    const address = routines.handlers[labelOf(name, signo)];
-    if (handlers[name] === handler && address !== undefined) return address;
-  }
-  throw new UnsupportedRoutine(`the handler was not declared for signal ${signo}`);
-}
-
 /**
  * Leaves JavaScript for good: gives back what Bun has opened and mapped, and enters the loop in which the program stays.
  *
@@ -93,10 +94,11 @@ function addressOfHandler(
  * (makecontext(3)). The runtime stays mapped, and the loop runs just the same, if the memory map is not understood, or
  * if there is another thread or another handler, which would be left without its code.
  */
-function leave(libc: LibcFunctions, routines: Routines, scratch: Page, stack: number): never {
+function leave(libc: LibcFunctions, page: Page, scratch: Page, stack: number, { loop, rest }: Loop): never {
+  page.seal();
   // Before any other is opened: there may be room for no more.
   for (const fd of descriptorsOfBun(libc)) libc.close(fd);
-  if (prepareToLeave(libc, routines, scratch, stack)) {
+  if (prepareToLeave(libc, page, scratch, stack, rest)) {
     const path = cString("/proc/self/stat");
     const format = cString(NUM_THREADS);
     const text = new Uint8Array(1024);
@@ -110,7 +112,7 @@ function leave(libc: LibcFunctions, routines: Routines, scratch: Page, stack: nu
     // qemu-user says 0.
     if (threads[0] === 1 || threads[0] === 0) libc.setcontext(scratch.start as Pointer);
   }
-  CFunction({ ptr: routines.loop as Pointer, args: [], returns: "void" })();
+  CFunction({ ptr: loop as Pointer, args: [], returns: "void" })();
   throw new Error("the loop returned");
 }
 
@@ -124,9 +126,15 @@ const UNKNOWN = -1;
  *
  * @returns whether that can be done. If not, for whatever reason, the runtime stays.
  */
-function prepareToLeave(libc: LibcFunctions, routines: Routines, scratch: Page, stack: number): boolean {
+function prepareToLeave(
+  libc: LibcFunctions,
+  page: Page,
+  scratch: Page,
+  stack: number,
+  rest: number,
+): boolean {
   const maps = parseMaps(readProc(libc, "/proc/self/maps"));
-  if (maps === undefined || hasHandlerOutside(libc, routines.page)) return false;
+  if (maps === undefined || hasHandlerOutside(libc, page)) return false;
   const pageSize = libc.getpagesize();
   const object = libcAmong(maps, addressOf(libc.pause), pageSize);
   const stackMapping = mappingOf(maps, stack);
@@ -140,13 +148,13 @@ function prepareToLeave(libc: LibcFunctions, routines: Routines, scratch: Page, 
     rseq: rseqOf(Number(libc.pthread_self())),
     stackGuard: process.arch === "arm64" ? variable("__stack_chk_guard") : undefined,
     libc: object,
-    pages: [routines.page, scratch],
+    pages: [page, scratch],
   });
   // First Bun's handler of SIGPWR, which only its other threads needed: anyone may send that signal, at any moment.
   const steps: Step[] = [call(libc.sigaction, SIGPWR, { label: "SIG_DFL" }, 0)];
   for (const { start, end } of unmapped) steps.push(call(libc.munmap, start, end - start));
   for (const { start, end } of emptied) steps.push(call(libc.madvise, start, end - start, MADV_DONTNEED));
-  steps.push({ call: routines.rest, values: [] });
+  steps.push({ call: rest, values: [] });
 
   const context = scratch.start as Pointer;
   const parts = [
@@ -157,8 +165,8 @@ function prepareToLeave(libc: LibcFunctions, routines: Routines, scratch: Page, 
     const memory = scratch.memory.subarray(sizeof.ucontext);
     const { labels } = assemble(encoder, parts, memory, scratch.start + sizeof.ucontext);
     libc.getcontext(context);
-    setUint64(scratch.memory, offsetof.ucontext.ss_sp, stackMapping.start);
-    setUint64(scratch.memory, offsetof.ucontext.ss_size, stack - (stack % 16) - stackMapping.start);
+    setInt64(scratch.memory, offsetof.ucontext.ss_sp, stackMapping.start);
+    setInt64(scratch.memory, offsetof.ucontext.ss_size, stack - (stack % 16) - stackMapping.start);
     libc.makecontext(context, (labels.leave ?? 0) as Pointer, 0);
     scratch.seal();
   } catch {

@@ -22,11 +22,11 @@ export const offsetof = {
 /** In bytes. Of ucontext_t it is more than it has on x86-64 (968) and on arm64 (4560). */
 export const sizeof = { sigaction: 152, sigset_t: 128, ucontext: 8192 } as const;
 
-/** Writes an integer from 0 to 2 ** 53 as 64 bits, least significant byte first. */
-export function setUint64(bytes: Uint8Array, offset: number, value: number): void {
+/** Writes a safe integer as 64 bits in two's complement, least significant byte first. */
+export function setInt64(bytes: Uint8Array, offset: number, value: number): void {
   let rest = value;
   for (let index = offset; index < offset + 8; index++) {
-    const low = rest % 256;
+    const low = rest & 0xff;
     bytes[index] = low;
     rest = (rest - low) / 256;
   }
@@ -42,7 +42,8 @@ export function uint(bytes: Uint8Array, offset: number, size: number): number {
 /** A struct sigaction as bytes, with an empty sa_mask. */
 export function structSigaction(sa_handler: number, sa_flags = 0): Uint8Array {
   const bytes = new Uint8Array(sizeof.sigaction);
-  setUint64(bytes, offsetof.sigaction.sa_handler, sa_handler);
-  setUint64(bytes, offsetof.sigaction.sa_flags, sa_flags);
+  setInt64(bytes, offsetof.sigaction.sa_handler, sa_handler);
+  // An int in C: its sign says nothing.
+  setInt64(bytes, offsetof.sigaction.sa_flags, sa_flags >>> 0);
   return bytes;
 }

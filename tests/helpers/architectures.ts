@@ -1,57 +1,115 @@
 /**
  * The architectures that there are encoders for, and the tools that know them too.
  */
-import { aarch64 } from "../../ffi/assembler/aarch64.ts";
-import { arm } from "../../ffi/assembler/arm.ts";
-import { ppc64le } from "../../ffi/assembler/ppc64le.ts";
-import { riscv64 } from "../../ffi/assembler/riscv64.ts";
+import { join } from "node:path";
 import type { Encoder, FunctionEncoder } from "../../ffi/assembler/routine.ts";
-import { s390x } from "../../ffi/assembler/s390x.ts";
-import { x86_64 } from "../../ffi/assembler/x86_64.ts";
+import { architectures as tables } from "../../ffi/freestanding/architectures.ts";
+import { missingDebian, rootFileSystem, withProgramsOf } from "./debian.ts";
+import type { Needed } from "./tools.ts";
 
-export interface Architecture {
+/** Commands for one architecture. They can be asked for where nothing of `needed` is missing. */
+interface Tools {
+  /** objdump with the options for its instructions as the listing has them. */
+  objdump(): readonly string[];
+  elflint(): readonly string[];
+  compiler(): readonly string[];
+  emulator(): string;
+  /** What it takes to have them: with Debian's packages, or a reason why not. */
+  readonly needed: Readonly<Record<"objdump" | "elflint" | "run", Needed>>;
+}
+
+export interface Architecture extends Tools {
   readonly name: string;
   readonly encoder: Encoder | FunctionEncoder;
-  /** What objdump of binutils-multiarch has to be told. */
-  readonly objdump: readonly string[];
+  /** What objdump has to be told of a file that does not say what it is. */
+  readonly raw: readonly string[];
   /** The bits of a machine word. */
   readonly bits: 32 | 64;
   readonly bigEndian?: boolean;
   /** What the stack pointer is a multiple of, in bytes. */
   readonly stack: number;
-  readonly compiler: string;
-  readonly emulator: string;
-  /** With Debian's packages for them. */
-  readonly tools: Readonly<Record<"objdump" | "run", Record<string, string>>>;
+}
+
+/** Those of this machine. */
+function debian12(debian: string, tuple: string, cpu: string, ...options: readonly string[]): Tools {
+  const [compiler, emulator] = [`${tuple}-gcc`, `qemu-${cpu}-static`];
+  const packages = debian === "amd64" ? "gcc libc6-dev" : `gcc-${tuple} libc6-dev-${debian}-cross`;
+  return {
+    objdump: () => ["objdump", ...options],
+    elflint: () => ["eu-elflint"],
+    compiler: () => [compiler],
+    emulator: () => emulator,
+    needed: {
+      objdump: { objdump: "binutils-multiarch" },
+      elflint: { "eu-elflint": "elfutils" },
+      run: { [compiler]: packages, [emulator]: "qemu-user-static" },
+    },
+  };
+}
+
+/** Those of Debian 13: no binutils and no compiler of Debian 12 knows loong64, and its qemu runs no C program for it. */
+function debian13(): Tools {
+  const root = () =>
+    rootFileSystem(
+      "trixie",
+      ["gcc-loongarch64-linux-gnu", "libc6-dev-loong64-cross", "elfutils", "qemu-user"],
+      // 440 MB for other architectures.
+      ["path-exclude=/usr/bin/qemu-*", "path-include=/usr/bin/qemu-loongarch64"],
+    );
+  let how: string | undefined;
+  const needed = () => {
+    how ??=
+      process.getuid?.() === 0
+        ? missingDebian({ mmdebstrap: "mmdebstrap", unshare: "util-linux" })
+        : "run the tests as root";
+    return how;
+  };
+  return {
+    objdump: () => withProgramsOf(root(), "loongarch64-linux-gnu-objdump", "-M", "no-aliases"),
+    elflint: () => withProgramsOf(root(), "eu-elflint"),
+    compiler: () => withProgramsOf(root(), "loongarch64-linux-gnu-gcc"),
+    emulator: () => join(root(), "usr/bin/qemu-loongarch64"), // it is static
+    needed: { objdump: needed, elflint: needed, run: needed },
+  };
 }
 
 function architecture(
   name: string,
-  encoder: Encoder | FunctionEncoder,
-  objdump: string,
-  tuple: string,
-  cpu: string,
+  tools: Tools,
+  raw: string,
   rest: { bits?: 32; bigEndian?: true; stack: number },
 ): Architecture {
-  const [compiler, emulator] = [`${tuple}-gcc`, `qemu-${cpu}-static`];
-  const debian = { arm: "armhf", ppc64le: "ppc64el" }[name] ?? name;
-  const packages = name === "amd64" ? "gcc libc6-dev" : `gcc-${tuple} libc6-dev-${debian}-cross`;
-  const tools = {
-    objdump: { objdump: "binutils-multiarch" },
-    run: { [compiler]: packages, [emulator]: "qemu-user-static" },
-  };
-  return { name, encoder, objdump: objdump.split(" "), bits: 64, compiler, emulator, tools, ...rest };
+  const { encoder } = tables[name] ?? {};
+  if (encoder === undefined) throw new Error(`no encoder for ${name}`);
+  return { name, encoder, ...tools, raw: raw.split(" "), bits: 64, ...rest };
 }
 
+const [intel, noAliases] = [
+  ["-M", "intel"],
+  ["-M", "no-aliases"],
+] as const;
+
 export const architectures: readonly Architecture[] = [
-  architecture("amd64", x86_64, "-m i386:x86-64 -M intel", "x86_64-linux-gnu", "x86_64", { stack: 16 }),
-  architecture("arm", arm, "-m arm", "arm-linux-gnueabihf", "arm", { bits: 32, stack: 8 }),
-  architecture("arm64", aarch64, "-m aarch64", "aarch64-linux-gnu", "aarch64", { stack: 16 }),
-  architecture("ppc64le", ppc64le, "-m powerpc:common64 -EL", "powerpc64le-linux-gnu", "ppc64le", {
+  architecture("amd64", debian12("amd64", "x86_64-linux-gnu", "x86_64", ...intel), "-m i386:x86-64", {
     stack: 16,
   }),
-  architecture("riscv64", riscv64, "-m riscv:rv64 -M no-aliases", "riscv64-linux-gnu", "riscv64", {
-    stack: 16,
+  architecture("arm", debian12("armhf", "arm-linux-gnueabihf", "arm"), "-m arm", { bits: 32, stack: 8 }),
+  architecture("arm64", debian12("arm64", "aarch64-linux-gnu", "aarch64"), "-m aarch64", { stack: 16 }),
+  architecture("loong64", debian13(), "-m loongarch64", { stack: 16 }),
+  architecture(
+    "ppc64le",
+    debian12("ppc64el", "powerpc64le-linux-gnu", "ppc64le"),
+    "-m powerpc:common64 -EL",
+    { stack: 16 },
+  ),
+  architecture(
+    "riscv64",
+    debian12("riscv64", "riscv64-linux-gnu", "riscv64", ...noAliases),
+    "-m riscv:rv64",
+    { stack: 16 },
+  ),
+  architecture("s390x", debian12("s390x", "s390x-linux-gnu", "s390x"), "-m s390:64-bit", {
+    bigEndian: true,
+    stack: 8,
   }),
-  architecture("s390x", s390x, "-m s390:64-bit", "s390x-linux-gnu", "s390x", { bigEndian: true, stack: 8 }),
 ];

@@ -25,6 +25,8 @@ __asm__("start: mov %rsi, %rsp; jmp *%rdi");
 __asm__("start: mov sp, x1; br x0");
 #elif defined __arm__
 __asm__(".arm\n.type start, %function\nstart: mov sp, r1; bx r0");
+#elif defined __loongarch__
+__asm__("start: move $sp, $a1; jr $a0");
 #elif defined __powerpc64__
 __asm__("start: mr 1, 4; mtctr 3; bctr");
 #elif defined __riscv

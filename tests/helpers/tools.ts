@@ -16,9 +16,13 @@ export function missing(tools: Record<string, string>): string {
   return how;
 }
 
+/** Tools with their packages, or what says why there are none, as `missing` does. */
+export type Needed = Record<string, string> | (() => string);
+
 /** Whether to skip, and a test name that says why. */
-export const needs = (tools: Record<string, string>) => {
-  const how = missing(tools);
+export const needs = (...needed: readonly Needed[]) => {
+  const all = needed.map((tools) => (typeof tools === "function" ? tools() : missing(tools)));
+  const how = all.filter((one) => one !== "").join("; ");
   return { skip: how !== "", name: (name: string) => (how === "" ? name : `${name} (skipped: ${how})`) };
 };
 
