@@ -37,11 +37,12 @@ const table: readonly [architecture: string, Suite, flavour: string, kibibytes: 
     ["arm64", "bookworm", "cloud-arm64", 4],
   ];
 
-export const kernels: readonly Kernel[] = table.flatMap(
-  ([name, suite, flavour, kibibytes, runsHosted = false]) =>
-    architectures
-      .filter((architecture) => architecture.name === name)
-      .map((architecture) => ({ architecture, suite, flavour, kibibytes, runsHosted })),
+export const kernels: readonly Kernel[] = table.map(
+  ([name, suite, flavour, kibibytes, runsHosted = false]) => {
+    const architecture = architectures.find((one) => one.name === name);
+    if (architecture === undefined) throw new Error(`no architecture ${name}`);
+    return { architecture, suite, flavour, kibibytes, runsHosted };
+  },
 );
 
 /** Debian's name of an architecture, which qemu-system with which machine, and the kernel's console. */
@@ -92,7 +93,7 @@ function muslCompiler(kernel: Kernel): readonly string[] {
   const path = join(folderOf(kernel), "musl-gcc.specs");
   const specs = readFileSync(find(musl, "musl-gcc.specs"), "utf8");
   writeFileSync(path, specs.replaceAll("/usr/", `${musl}/usr/`));
-  return [kernel.architecture.compiler, `-specs=${path}`];
+  return [...kernel.architecture.compiler(), `-specs=${path}`];
 }
 
 /** The hosted build, and what it links. */
@@ -102,7 +103,7 @@ function addHosted(folder: string, { name, compiler }: Architecture): void {
   must("npm", "--prefix", root, "run", "-s", "build:hosted", "--", ...options);
   for (const path of glibcOf(architecture)) {
     mkdirSync(join(folder, dirname(path)), { recursive: true });
-    copyFileSync(must(compiler, `-print-file-name=${basename(path)}`).trim(), join(folder, path));
+    copyFileSync(must(...compiler(), `-print-file-name=${basename(path)}`).trim(), join(folder, path));
   }
   must("chmod", "-R", "a+rx", folder);
 }
