@@ -64,17 +64,20 @@ static void say(const char *name, const char *format, ...) {
   fflush(stdout);
 }
 
-static _Noreturn void fail(const char *what) {
-  say("failed", "%s: %s", what, strerror(errno));
-  sync();
+static _Noreturn void fail(const char *what, const char *why) {
+  say("failed", "%s: %s", what, why);
   reboot(RB_AUTOBOOT);
   _exit(1);
 }
 
 static long must(long result, const char *what) {
-  if (result < 0) fail(what);
+  if (result < 0) fail(what, strerror(errno));
   return result;
 }
+
+#define UNTIL(condition)                                                 \
+  for (time_t start = time(NULL); !(condition); usleep(1000)) \
+    if (time(NULL) - start > SECONDS) fail(#condition, "not within 60 s")
 
 /* The text of a file, "" if there is none. */
 static char *contents(const char *format, ...) {
@@ -125,18 +128,12 @@ static int has_no_child_but(pid_t pid, pid_t child) {
  */
 static const char *outcome(pid_t pid) {
   static char text[32];
-  for (int left = SECONDS * 1000; left > 0; left--, usleep(1000)) {
-    siginfo_t info = {.si_pid = 0};
-    must(waitid(P_PID, (id_t)pid, &info, WEXITED | WSTOPPED | WNOHANG), "waitid");
-    if (info.si_pid != 0) {
-      if (info.si_code == CLD_STOPPED) return "stopped";
-      snprintf(text, sizeof text, "%s %d", info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
-      return text;
-    }
-    if (rests(pid)) return NULL;
-  }
-  printf("%s\n", contents("/proc/%d/status", pid));
-  fail("neither at rest nor at its end");
+  siginfo_t info = {.si_pid = 0};
+  UNTIL(rests(pid) || (must(waitid(P_PID, (id_t)pid, &info, WEXITED | WSTOPPED | WNOHANG), "waitid"), info.si_pid != 0));
+  if (info.si_pid == 0) return NULL;
+  if (info.si_code == CLD_STOPPED) return "stopped";
+  snprintf(text, sizeof text, "%s %d", info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
+  return text;
 }
 
 /* Starts a child in new namespaces, if any. */
@@ -303,21 +300,15 @@ static void activity(pid_t pid, long found[3]) {
 static void orphans(pid_t pid, const char *name) {
   unsigned long before[64], after[64];
   must(kill(pid, SIGCHLD), "kill");
-  while (!rests(pid)) usleep(1000);
+  UNTIL(rests(pid));
   registers(pid, before);
-  while (!rests(pid)) usleep(1000);
   pid_t makers = pid == 1 ? make(0) : make_inside(pid);
   if (makers == 0) execl("/orphans", "orphans", "2", "1000", NULL), _exit(127);
   int ended = 0;
   do {
     must(kill(pid, SIGCHLD), "kill"), must(kill(pid, SIGCONT), "kill"), usleep(500);
   } while (must(waitpid(makers, &ended, WNOHANG), "waitpid") == 0);
-  int left = SECONDS * 1000;
-  while (!(has_no_child_but(pid, pid == 1 ? getpid() : 0) && rests(pid)) && left-- > 0) usleep(1000);
-  if (left <= 0) {
-    say(name, "children: %s", contents("/proc/%d/task/%d/children", pid, pid));
-    fail("not at rest without children");
-  }
+  UNTIL(has_no_child_but(pid, pid == 1 ? getpid() : 0) && rests(pid));
   long earlier[3], later[3];
   activity(pid, earlier);
   /* That nothing happens has no end to wait for. */
@@ -333,7 +324,7 @@ static void orphans(pid_t pid, const char *name) {
 #endif
     if (before[i] != after[i]) say(name, "register %zu of %zu: %lx, then %lx", i, count, before[i], after[i]);
   }
-  while (!rests(pid)) usleep(1000);
+  UNTIL(rests(pid));
 }
 
 static void user(void) {
@@ -436,8 +427,7 @@ static void memory(const char *const programs[], size_t count) {
     program = crowds[i].program;
     for (int j = 0; j < crowds[i].count; j++) {
       must(write(crowds[i].ask, "", 1), "write"), must(read(crowds[i].answer, &pid, sizeof pid) - 1, "read");
-      for (int left = SECONDS * 1000; !rests(pid); usleep(1000))
-        if (left-- == 0) fail("an instance is not at rest");
+      UNTIL(rests(pid));
     }
   }
   measure(crowds, count, offsetof(struct crowd, full));
@@ -459,8 +449,7 @@ int main(int argc, char **argv) {
   must(mount("proc", "/proc", "proc", 0, NULL), "mount /proc");
   must(mount("dev", "/dev", "devtmpfs", 0, NULL), "mount /dev");
   must(dup2(open("/dev/null", O_RDWR), 0), "/dev/null");
-  for (int left = SECONDS * 1000; !rests(1); usleep(1000))
-    if (left-- == 0) fail("PID 1 is not at rest");
+  UNTIL(rests(1));
 
   struct utsname kernel;
   uname(&kernel);
