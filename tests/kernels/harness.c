@@ -32,7 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { USER = 65535, SECONDS = 60, INSTANCES = 100, INSTANCES_OF_HOSTED = 20 };
+enum { USER = 65535, SECONDS = 60 };
 
 /* The program that is observed, and what it has written. */
 static const char *program;
@@ -75,7 +75,7 @@ static long must(long result, const char *what) {
   return result;
 }
 
-#define UNTIL(condition)                                                 \
+#define UNTIL(condition)                                      \
   for (time_t start = time(NULL); !(condition); usleep(1000)) \
     if (time(NULL) - start > SECONDS) fail(#condition, "not within 60 s")
 
@@ -104,7 +104,10 @@ static long number(const char *text, const char *name) {
   return 0;
 }
 
-/* Whether it sleeps in pause(2), with its handlers in place, no signal waiting and nothing of its start left. */
+/*
+ * Whether it sleeps in pause(2), with its handlers in place, no signal waiting and nothing of its start left. One that
+ * is about to end may sleep too, until its PID namespace is empty; but it has no memory any more.
+ */
 static int rests(pid_t pid) {
   static const char *const fields[] = {"State:\tS", "VmRSS:", "Threads:\t1\n", "SigPnd:\t0000000000000000",
                                        "ShdPnd:\t0000000000000000"};
@@ -122,21 +125,20 @@ static int has_no_child_but(pid_t pid, pid_t child) {
   return *children == 0 || (atoi(children) == child && *(strchr(children, ' ') + 1) == 0);
 }
 
-/*
- * What becomes of a child, after a signal or from its start on: NULL if it rests, else "stopped" or how it ended, with
- * that child reaped.
- */
+static const char RESTS[] = "rests";
+
+/* What becomes of a child after a signal, or after its start: it rests, is stopped, or how it ended. */
 static const char *outcome(pid_t pid) {
   static char text[32];
   siginfo_t info = {.si_pid = 0};
   UNTIL(rests(pid) || (must(waitid(P_PID, (id_t)pid, &info, WEXITED | WSTOPPED | WNOHANG), "waitid"), info.si_pid != 0));
-  if (info.si_pid == 0) return NULL;
+  if (info.si_pid == 0) return RESTS;
   if (info.si_code == CLD_STOPPED) return "stopped";
   snprintf(text, sizeof text, "%s %d", info.si_code == CLD_EXITED ? "exit" : "signal", info.si_status);
   return text;
 }
 
-/* Starts a child in new namespaces, if any. */
+/* Starts a child, in these new namespaces. */
 static pid_t make(unsigned long long namespaces) {
   struct clone_args arguments = {.flags = namespaces, .exit_signal = SIGCHLD};
   fflush(stdout);
@@ -147,9 +149,10 @@ static void become_user(void) {
   must(setgroups(0, NULL), "setgroups"), must(setgid(USER), "setgid"), must(setuid(USER), "setuid");
 }
 
-/* Starts the program with new outputs. PID1 is CLONE_NEWPID | CLONE_NEWNS, for a /proc of its own, or 0. */
+/* As PID 1 it has a /proc of its own. */
 enum { PID1 = CLONE_NEWPID | CLONE_NEWNS };
 
+/* Starts the program, in the namespaces of PID1 or none, with new outputs. */
 static pid_t start(unsigned long long namespaces, void (*prepare)(void), const char *const argv[]) {
   for (int i = 0; i < 2; i++) {
     if (outputs[i] > 0) close(outputs[i]);
@@ -160,17 +163,16 @@ static pid_t start(unsigned long long namespaces, void (*prepare)(void), const c
   if (namespaces != 0) must(mount("proc", "/proc", "proc", 0, NULL), "mount /proc");
   must(dup2(outputs[0], 1), "dup2"), must(dup2(outputs[1], 2), "dup2");
   if (prepare != NULL) prepare();
-  static char *const environment[] = {NULL};
-  execve(program, (char *const *)argv, environment);
+  execve(program, (char *const *)argv, (char *[]){NULL});
   _exit(127);
 }
 
 /* Starts the program without arguments, to its rest. */
 static pid_t start_to_rest(unsigned long long namespaces, void (*prepare)(void)) {
   pid_t pid = start(namespaces, prepare, (const char *const[]){program, NULL});
-  const char *ending = outcome(pid);
-  if (ending != NULL) say("failed", "not at rest: %s", ending);
-  return ending == NULL ? pid : 0;
+  const char *is = outcome(pid);
+  if (is != RESTS) say("failed", "does not rest: %s", is);
+  return is == RESTS ? pid : 0;
 }
 
 /* Starts a child in the PID namespace of a process. */
@@ -188,8 +190,7 @@ static pid_t make_inside(pid_t pid) {
 
 static void end(pid_t pid, int signo, const char *name) {
   must(kill(pid, signo), "kill");
-  const char *ending = outcome(pid);
-  say(name, "%s", ending == NULL ? "rests" : ending);
+  say(name, "%s", outcome(pid));
 }
 
 static void arguments(void) {
@@ -199,14 +200,14 @@ static void arguments(void) {
     char name[64] = "arguments";
     for (int j = 0; cases[i][j] != NULL; j++) argv[j + 1] = cases[i][j], strcat(strcat(name, " "), cases[i][j]);
     pid_t pid = start(0, NULL, argv);
-    const char *ending = outcome(pid);
-    if (ending == NULL)
+    const char *is = outcome(pid);
+    if (is == RESTS)
       end(pid, SIGINT, name);
     else
-      say(name, "%s", ending);
+      say(name, "%s", is);
   }
   pid_t pid = start(0, NULL, (const char *const[]){NULL});
-  if (outcome(pid) == NULL) end(pid, SIGTERM, "not even its name as an argument");
+  if (outcome(pid) == RESTS) end(pid, SIGTERM, "not even its name as an argument");
 }
 
 /* The signal for which sigaction(2) fails. */
@@ -232,8 +233,7 @@ static void refusals(void) {
   for (int i = 0; i < 3; i++) {
     char name[64];
     snprintf(name, sizeof name, "sigaction fails for signal %u", refused = signals[i]);
-    const char *ending = outcome(start(0, refuse, (const char *const[]){program, NULL}));
-    say(name, "%s", ending == NULL ? "rests" : ending);
+    say(name, "%s", outcome(start(0, refuse, (const char *const[]){program, NULL})));
   }
 }
 
@@ -249,13 +249,13 @@ static void signals(const char *from, unsigned long long namespaces, int is_insi
       must(waitpid(sender, NULL, 0), "waitpid");
     char name[64];
     snprintf(name, sizeof name, "signal %d %s", signo, from);
-    const char *ending = outcome(pid);
-    say(name, "%s", ending == NULL ? "rests" : ending);
-    if (ending != NULL && strcmp(ending, "stopped") == 0) {
+    const char *is = outcome(pid);
+    say(name, "%s", is);
+    if (strcmp(is, "stopped") == 0) {
       must(kill(pid, SIGCONT), "kill");
-      say(strcat(name, ", continued"), "%s", (ending = outcome(pid)) == NULL ? "rests" : ending);
+      say(strcat(name, ", continued"), "%s", is = outcome(pid));
     }
-    if (ending != NULL) pid = 0;
+    if (is != RESTS) pid = 0;
   }
   if (pid != 0) end(pid, SIGKILL, from);
 }
@@ -339,8 +339,7 @@ static void user(void) {
   /* It may be gone, with its namespace, before it ends by itself. */
   if ((other = make_inside(pid)) == 0) become_user(), _exit(kill(1, SIGTERM) < 0);
   must(waitpid(other, NULL, 0), "waitpid");
-  const char *ending = outcome(pid);
-  say("SIGTERM of user 65535", "%s", ending == NULL ? "rests" : ending);
+  say("SIGTERM of user 65535", "%s", outcome(pid));
 }
 
 static void observe(void) {
@@ -358,12 +357,19 @@ static void observe(void) {
   user();
 }
 
-/* The memory of instances that a launcher starts, one for each byte that it reads, in a cgroup of its own. */
+/* Instances of a program in a cgroup of their own, and what that is charged before and after their start, in bytes. */
 struct crowd {
   const char *program;
   int count, ask, answer;
-  long empty, full;
+  long charged[2];
 };
+
+/* What the launcher has started: itself, and then an instance for each byte that it reads. */
+static pid_t started(const struct crowd *crowd) {
+  pid_t pid;
+  if (read(crowd->answer, &pid, sizeof pid) != sizeof pid) fail(crowd->program, "its launcher is gone");
+  return pid;
+}
 
 static void launch(struct crowd *crowd) {
   int ask[2], answer[2];
@@ -373,68 +379,55 @@ static void launch(struct crowd *crowd) {
   char path[64];
   snprintf(path, sizeof path, "/cgroup%s", crowd->program);
   must(mkdir(path, 0755), path);
-  strcat(path, "/cgroup.procs");
   /* The kernel charges the one who forks, so it moves before it does. */
-  int fd = open(path, O_WRONLY | O_CLOEXEC);
-  must(write(fd, "0", 1), path);
+  must(write(open(strcat(path, "/cgroup.procs"), O_WRONLY | O_CLOEXEC), "0", 1), path);
   pid_t pid = getpid();
-  must(write(answer[1], &pid, sizeof pid), "write");
-  for (char byte; read(ask[0], &byte, 1) == 1;) {
-    if ((pid = make(0)) == 0) {
-      must(dup2(0, 2), "dup2");
-      static char *const environment[] = {NULL};
-      execve(crowd->program, (char *const[]){(char *)crowd->program, NULL}, environment);
-      _exit(127);
-    }
+  do {
     must(write(answer[1], &pid, sizeof pid), "write");
-  }
-  _exit(0);
+    char byte;
+    if (read(ask[0], &byte, 1) != 1) _exit(0);
+  } while ((pid = make(0)) != 0);
+  must(dup2(0, 2), "dup2");
+  execve(crowd->program, (char *[]){(char *)crowd->program, NULL}, (char *[]){NULL});
+  _exit(127);
 }
 
 /*
  * Reads what the crowds are charged, when none has changed for longer than the two seconds after which the kernel
  * adds the statistics up (mm/memcontrol.c, FLUSH_TIME). memory.current is ahead of the charges by up to 64 pages a CPU.
  */
-static void measure(struct crowd *crowds, size_t count, size_t to) {
+static void measure(struct crowd *crowds, size_t count, int when) {
   for (int changed = 1, tries = 20; changed && tries > 0; tries--) {
     usleep(2500000);
     changed = 0;
     for (size_t i = 0; i < count; i++) {
       const char *text = contents("/cgroup%s/memory.stat", crowds[i].program);
-      long *found = (long *)((char *)&crowds[i] + to), now = 0;
-      now = number(text, "anon ") + number(text, "file ") + number(text, "kernel ");
-      if (now != *found) changed = 1;
-      *found = now;
+      long now = number(text, "anon ") + number(text, "file ") + number(text, "kernel ");
+      if (now != crowds[i].charged[when]) changed = 1;
+      crowds[i].charged[when] = now;
     }
   }
 }
 
-static void memory(const char *const programs[], size_t count) {
-  struct crowd crowds[8];
+static void memory(struct crowd *crowds, size_t count) {
   must(mkdir("/cgroup", 0755), "/cgroup");
   must(mount("cgroup2", "/cgroup", "cgroup2", 0, NULL), "mount /cgroup");
-  int fd = open("/cgroup/cgroup.subtree_control", O_WRONLY | O_CLOEXEC);
-  must(write(fd, "+memory", 7), "cgroup.subtree_control");
-  pid_t pid;
-  for (size_t i = 0; i < count; i++) {
-    int is_hosted = strcmp(programs[i], "/hosted") == 0;
-    crowds[i] = (struct crowd){.program = programs[i], .count = is_hosted ? INSTANCES_OF_HOSTED : INSTANCES};
-    launch(&crowds[i]);
-    must(read(crowds[i].answer, &pid, sizeof pid) - 1, "read");
-  }
-  measure(crowds, count, offsetof(struct crowd, empty));
+  must(write(open("/cgroup/cgroup.subtree_control", O_WRONLY | O_CLOEXEC), "+memory", 7), "cgroup.subtree_control");
+  for (size_t i = 0; i < count; i++) launch(&crowds[i]), started(&crowds[i]);
+  measure(crowds, count, 0);
   for (size_t i = 0; i < count; i++) {
     program = crowds[i].program;
     for (int j = 0; j < crowds[i].count; j++) {
-      must(write(crowds[i].ask, "", 1), "write"), must(read(crowds[i].answer, &pid, sizeof pid) - 1, "read");
+      must(write(crowds[i].ask, "", 1), "write");
+      pid_t pid = started(&crowds[i]);
       UNTIL(rests(pid));
     }
   }
-  measure(crowds, count, offsetof(struct crowd, full));
+  measure(crowds, count, 1);
   outputs[0] = outputs[1] = 0;
   for (size_t i = 0; i < count; i++) {
     program = crowds[i].program;
-    say("memory", "%ld", (crowds[i].full - crowds[i].empty) / crowds[i].count);
+    say("memory", "%ld", (crowds[i].charged[1] - crowds[i].charged[0]) / crowds[i].count);
   }
 }
 
@@ -461,8 +454,12 @@ int main(int argc, char **argv) {
     program = candidates[i];
     if (access(program, X_OK) == 0) observe();
   }
-  static const char *const measured[] = {"/pause", "/reference", "/musl", "/floor", "/hosted"};
-  memory(measured, access("/hosted", X_OK) == 0 ? 5 : 4);
+  struct crowd crowds[] = {{.program = "/pause", .count = 100},
+                           {.program = "/reference", .count = 100},
+                           {.program = "/musl", .count = 100},
+                           {.program = "/floor", .count = 100},
+                           {.program = "/hosted", .count = 20}};
+  memory(crowds, access("/hosted", X_OK) == 0 ? 5 : 4);
   program = "/pause";
   orphans(1, "machine's init: orphans");
   status(1, "machine's init after orphans");
