@@ -4,6 +4,7 @@
 import { Pod } from "../tests/helpers/pod.ts";
 import { until } from "../tests/helpers/process.ts";
 import { freestanding, hosted, type Program } from "../tests/helpers/programs.ts";
+import { missing } from "../tests/helpers/tools.ts";
 
 const ORPHANS = 300;
 // Says when one more was made.
@@ -67,14 +68,23 @@ async function main(): Promise<boolean> {
   return works;
 }
 
+/** One line for what cannot be shown here, and what helps. */
+function explain(reason: string): string {
+  if (!reason.startsWith("unshare: ")) return reason;
+  // A container hides parts of its /proc, and the kernel gives no new one to whoever has not the whole.
+  if (process.getuid?.() === 0 || reason.includes("mount /proc"))
+    return `PID namespaces cannot be made here (${reason}): run this outside of a container, or in a privileged one.`;
+  const settings = "kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0";
+  return `PID namespaces are for root only here (${reason}): run this as root, or allow user namespaces (sysctl ${settings}).`;
+}
+
 try {
+  const how = missing({ setpriv: "util-linux", unshare: "util-linux", nsenter: "util-linux" });
+  if (how !== "") throw new Error(`This needs tools that are not here: ${how}`);
   if (!(await main())) process.exitCode = 1;
 } catch (error) {
   progress("");
-  const reason = (error instanceof Error ? error.message : String(error)).trim().split("\n")[0];
-  console.error(
-    `This needs PID namespaces, and they are not permitted here (${reason}): run it as root, or allow user ` +
-      "namespaces (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0).",
-  );
+  const [reason = ""] = (error instanceof Error ? error.message : String(error)).split("\n");
+  console.error(explain(reason));
   process.exitCode = 1;
 }

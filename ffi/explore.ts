@@ -34,35 +34,33 @@ export type Call =
   | { readonly word: "waitpid"; readonly pid: number; readonly options: number }
   | { readonly word: "write"; readonly fd: Stream; readonly text: string };
 
-/** Answers that a program must not tell from each other. */
-interface Class {
-  /** What the result of the call is then; undefined: anything else. */
-  readonly when: Condition | "found" | undefined;
-  /** Some of them. A program that looks for another one, as in `getpid() === 3`, is not found out. */
-  readonly answers: readonly [number, ...number[]];
-}
+/**
+ * Answers that a program must not tell from each other: what the result of the call is then (undefined: anything else),
+ * and some of them. A program that looks for another one, as in `getpid() === 3`, is not found out.
+ */
+type Class = readonly [when: Condition | "found" | undefined, ...answers: readonly number[]];
 
 /** What a program may tell apart of the answers to a call. The last class is every other answer. */
 export const CLASSES: Readonly<Record<Call["word"], readonly Class[]>> = {
   argument: [
-    { when: "found", answers: [1] },
-    { when: undefined, answers: [0] },
+    ["found", 1],
+    [undefined, 0],
   ],
   // The largest is below PID_MAX_LIMIT (linux/threads.h).
   getpid: [
-    { when: 1, answers: [1] },
-    { when: undefined, answers: [2, 4194303] },
+    [1, 1],
+    [undefined, 2, 4194303],
   ],
-  pause: [{ when: undefined, answers: [-1] }],
+  pause: [[undefined, -1]],
   sigaction: [
-    { when: "negative", answers: [-1] },
-    { when: undefined, answers: [0] },
+    ["negative", -1],
+    [undefined, 0],
   ],
   waitpid: [
-    { when: "positive", answers: [1, 4194303] },
-    { when: undefined, answers: [0, -1] },
+    ["positive", 1, 4194303],
+    [undefined, 0, -1],
   ],
-  write: [{ when: undefined, answers: [0] }],
+  write: [[undefined, 0]],
 };
 
 /** How a program ends: as a process, or as a function that returns. */
@@ -269,7 +267,7 @@ export class Recorder {
     }
     if (index - this.repeats >= MAX_CALLS)
       this.refuse(`does not end: ${call.word} is its call number ${index}`);
-    return instead?.index === index ? instead.answer : (possible[chosen]?.answers[0] ?? 0);
+    return instead?.index === index ? instead.answer : (possible[chosen]?.[1] ?? 0);
   }
 
   /** Records the end of the process, and ends the run. */

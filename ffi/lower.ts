@@ -49,7 +49,7 @@ export function lower(root: Node, label: string, target: Target): Step[] {
       const otherwise: Node | typeof AGAIN | undefined = branches[branches.length - 1];
       for (let index = 0; index < branches.length - 1; index++) {
         const branch = branches[index];
-        const when = CLASSES[call.word][index]?.when;
+        const when = CLASSES[call.word][index]?.[0];
         if (branch === undefined || branch === otherwise || when === undefined) continue;
         const jump = branch === AGAIN ? here : labelOf(branch);
         if (call.word === "argument") steps.push({ jump, whenArgument: call.text, reason });

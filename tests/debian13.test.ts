@@ -9,13 +9,11 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
-  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { missingDebian, rootFileSystem } from "./helpers/debian.ts";
+import { Machine, machineOf, missingDebian, type Suite } from "./helpers/debian.ts";
 import { MESSAGE } from "./helpers/expect.ts";
 import { buildImages, images } from "./helpers/images.ts";
 import { childrenOf, must, output, status, until } from "./helpers/process.ts";
@@ -30,85 +28,30 @@ import {
   restrict,
   unpackImage,
 } from "./helpers/runtimes.ts";
+import { unobtainable } from "./helpers/tools.ts";
 
 const APPLICATION = "localhost/application:1";
 const EXAMPLE = join(root, "examples/seccomp.json");
 const how =
   process.getuid?.() === 0
-    ? missingDebian({ mmdebstrap: "mmdebstrap", "/bin/busybox": "busybox-static" })
+    ? missingDebian({ mmdebstrap: "mmdebstrap", "/bin/busybox": "busybox-static" }) ||
+      unobtainable(buildImages)
     : "run the tests as root";
-
-/**
- * runc refuses a plain chroot, so the root file system becomes the root of a mount namespace. It stays as it is:
- * everything is written to /mnt, and to file systems that end with the namespace. An empty cgroup2 is not to hide the
- * version that the runtimes can use.
- */
-const ENTER = `set -e
-mkdir -p "$0/mnt" "$0/srv" "$0/media"
-: >>"$0/etc/hosts"
-: >>"$0/etc/resolv.conf"
-mount --bind "$0" "$0"
-for folder in proc sys dev; do mount --rbind /$folder "$0/$folder"; done
-umount "$0/sys/fs/cgroup/unified" 2>/dev/null || true
-for folder in run tmp var/tmp; do mount -t tmpfs tmpfs "$0/$folder"; done
-mount --bind "$1" "$0/mnt"
-mount --bind "$2" "$0/srv"
-mount -o remount,bind,ro "$0"
-cd "$0"
-pivot_root . media
-busybox umount -l /media
-echo ready
-exec busybox sleep infinity`;
-
-const PACKAGES = {
-  trixie: ["containerd", "podman", "crun", "runc", "golang-github-containers-common"],
-  sid: ["crun", "runc", "golang-github-containers-common"],
-} as const;
-
-/** A root file system of this Debian, and a folder that is /mnt in it; dist/ is /srv. */
-class Machine {
-  readonly folder = mkdtempSync(join(tmpdir(), "pause-debian-"));
-  readonly #holder: Bun.Subprocess<"ignore", "pipe", "inherit">;
-
-  private constructor(readonly root: string) {
-    this.#holder = Bun.spawn(["unshare", "--mount", "sh", "-c", ENTER, root, this.folder, dist], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-  }
-
-  static async start(suite: keyof typeof PACKAGES): Promise<Machine> {
-    const machine = new Machine(rootFileSystem(suite, ["busybox-static", ...PACKAGES[suite]]));
-    await machine.#holder.stdout.getReader().read();
-    return machine;
-  }
-
-  /** The command line that runs a command there. */
-  inside(...command: readonly string[]): string[] {
-    return ["nsenter", `--mount=/proc/${this.#holder.pid}/ns/mnt`, "--", ...command];
-  }
-
-  /** Runs a command there; it has to succeed. */
-  must(...command: readonly string[]): string {
-    return must(...this.inside(...command));
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#holder.kill("SIGKILL");
-    await this.#holder.exited;
-    rmSync(this.folder, { recursive: true, force: true });
-  }
-}
 
 const ps = "busybox ps -o pid,stat,args".split(" ");
 /** Nothing but PID 1, these containers' own processes and ps itself. */
 const isTidy = (table: string) => !/ Z |sleep 0.1|sleep 600/.test(table);
 
 describe.skipIf(how !== "")(`newer runtimes${how && ` (skipped: ${how})`}`, () => {
-  beforeAll(buildImages, 900_000);
+  /** A describe of what takes a suite, if that is to be had. */
+  const describeWith = (suite: Suite, name: string, tests: () => void) => {
+    const why = how || unobtainable(() => machineOf(suite));
+    describe.skipIf(why !== "")(`${name}${why && ` (skipped: ${why})`}`, tests);
+  };
 
   // Of sid, the newest there are: what a newer runtime calls behind the filter is seen here first.
-  for (const suite of ["trixie", "sid"] as const)
-    describe(`${suite}'s crun and runc`, () => {
+  for (const suite of ["trixie", "sid"] satisfies Suite[])
+    describeWith(suite, `${suite}'s crun and runc`, () => {
       let machine: Machine;
       beforeAll(async () => {
         machine = await Machine.start(suite);
@@ -167,7 +110,7 @@ describe.skipIf(how !== "")(`newer runtimes${how && ` (skipped: ${how})`}`, () =
             }
     });
 
-  describe("Debian 13", () => {
+  describeWith("trixie", "Debian 13", () => {
     let machine: Machine;
     const podman = (...args: readonly string[]) => [
       ...[

@@ -29,7 +29,7 @@ const between = (steps: readonly Step[]): Part[] => [
   { label: "behind", steps: [{ return: true }] },
 ];
 
-function assembled(encoder: Encoder | FunctionEncoder, parts: readonly Part[], size = 0x10000) {
+function assembled(encoder: Encoder | FunctionEncoder, parts: readonly Part[], size = 0x80000) {
   const memory = new Uint8Array(size);
   return { memory, ...assemble(encoder, parts, memory, BASE, true) };
 }
@@ -161,6 +161,20 @@ for (const architecture of architectures) {
       expect(ours.length).toBeGreaterThan(120 * 4);
     });
 
+    const jumps = name === "s390x" ? "jumps over 48 KiB" : "jumps over 192 KiB";
+    test.skipIf(objdump.skip)(objdump.name(jumps), () => {
+      const gap = { data: new Uint8Array(name === "s390x" ? 0xc000 : 0x30000) };
+      const steps = [{ jump: "before" }, { jump: "behind" }];
+      const parts = [
+        { label: "before", ...gap },
+        { label: "main", steps },
+        { label: "behind", steps: [] },
+      ];
+      parts.splice(2, 0, { label: "gap", ...gap });
+      const { ours, theirs } = both(architecture, parts, "gap");
+      expect(ours).toEqual(theirs);
+    });
+
     const texts = (steps: readonly Step[]) =>
       assembled(encoder, between(steps))
         .listing.slice(1)
@@ -182,10 +196,16 @@ for (const architecture of architectures) {
         expect(ours).toEqual(theirs);
       });
 
-    test("words that the stack pointer cannot make room for at once are refused, and fewer are not", () => {
-      const call = (count: number) => between([{ systemCall: 1, values: [{ words: Array(count).fill(0) }] }]);
-      assembled(encoder, call(14));
-      expect(() => assembled(encoder, call(5000), 0x100000)).toThrow(UnsupportedRoutine);
+    test("words that are more than a call may put on the stack are refused, and fewer are not", () => {
+      const word = architecture.bits / 8;
+      const call = (...sizes: readonly number[]) => {
+        const values = sizes.map((size) => ({ words: Array(size / word).fill(0) }));
+        assembled(encoder, between([{ systemCall: 1, values }]));
+      };
+      call(112);
+      call(64, 48);
+      for (const sizes of [[112 + word], [64, 48 + word], [8 * 5000]])
+        expect(() => call(...sizes)).toThrow("bytes on the stack");
     });
   });
 }
@@ -240,7 +260,15 @@ test("what one architecture cannot say is refused there, not said wrongly", () =
   expect(refusedBy(parts(2 ** 32))).toEqual(["arm"]);
   expect(refusedBy(parts(-(2 ** 31) - 1))).toEqual(["arm"]);
   expect(refusedBy(toData)).toEqual(["arm", "ppc64le"]);
-  expect(refusedBy([far(0x2000), { label: "main", steps: [{ jump: "far", when: 0 }] }])).toEqual(["riscv64"]);
+  const jumpOver = (distance: number, jump: Step): Part[] => [
+    far(distance),
+    { label: "main", steps: [jump] },
+  ];
+  expect(refusedBy(jumpOver(0x2000, { jump: "far", when: 0 }))).toEqual(["riscv64"]);
+  expect(refusedBy(jumpOver(0x9000, { jump: "far", when: 0 }))).toEqual(["ppc64le", "riscv64"]);
+  const narrow = ["loong64", "ppc64le", "riscv64", "s390x"];
+  expect(refusedBy(jumpOver(0x30000, { jump: "far", when: 0 }))).toEqual(narrow);
+  expect(refusedBy(jumpOver(0x30000, { jump: "far" }))).toEqual(["s390x"]);
 });
 
 /** Jumps, each over the next one, that are short where `last` fits between the last one and its target. */

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { describeEach, MESSAGE } from "./helpers/expect.ts";
 import { childrenOf, output, until } from "./helpers/process.ts";
 import { dist, freestanding, hosted, type Program, root } from "./helpers/programs.ts";
-import { isAtRest, runtimeIsGone } from "./helpers/rest.ts";
+import { isAtRest, PAUSE, runtimeIsGone } from "./helpers/rest.ts";
 import { needs } from "./helpers/tools.ts";
 
 const strace = needs({ strace: "strace" });
@@ -17,14 +17,14 @@ const strace = needs({ strace: "strace" });
 async function calls(program: Program, name: string): Promise<string[]> {
   const file = join(dist, `${program.name}-${name}.strace`);
   await rm(file, { force: true });
-  const tracer = Bun.spawn(["strace", "-o", file, "-e", `trace=${name},pause`, program.executable], {
+  const tracer = Bun.spawn(["strace", "-o", file, "-e", `trace=${name},${PAUSE}`, program.executable], {
     stderr: "ignore",
   });
   const lines = () => (existsSync(file) ? readFileSync(file, "utf8").split("\n") : []);
-  await until("pause", () => lines().some((line) => line.startsWith("pause(")), tracer);
+  await until("pause", () => lines().some((line) => line.startsWith(`${PAUSE}(`)), tracer);
   for (const pid of childrenOf(tracer.pid)) process.kill(pid, "SIGTERM");
   await tracer.exited;
-  return lines().filter((line) => !line.startsWith("pause("));
+  return lines().filter((line) => !line.startsWith(`${PAUSE}(`));
 }
 
 /** How a program ends when the `when`th call of a system call fails. */
@@ -144,7 +144,7 @@ async function callsOfALife({ name, executable }: Program): Promise<{ all: strin
     existsSync(file)
       ? [...readFileSync(file, "utf8").matchAll(/^\d+ +(\w+)\(/gm)].map(([, name]) => name ?? "")
       : [];
-  const loop = () => all().findIndex((name) => name === "pause" || name === "ppoll");
+  const loop = () => all().indexOf(PAUSE);
   await until("pause", () => loop() > 0, tracer);
   const [pid] = childrenOf(tracer.pid);
   if (pid === undefined) throw new Error("nothing is traced");
@@ -161,13 +161,8 @@ describeEach(
       strace.name("at rest no system calls are left but those of its signals"),
       async () => {
         const { all, loop } = await callsOfALife(program);
-        expect([...new Set(all.slice(loop))].toSorted()).toEqual([
-          "exit_group",
-          "pause",
-          "rt_sigreturn",
-          "wait4",
-          "write",
-        ]);
+        const left = ["exit_group", PAUSE, "rt_sigreturn", "wait4", "write"];
+        expect([...new Set(all.slice(loop))].toSorted()).toEqual(left);
       },
     );
   },

@@ -15,7 +15,7 @@ import { expectAlike, MESSAGE } from "./helpers/expect.ts";
 import { inNewNamespace, outside, Pod } from "./helpers/pod.ts";
 import { must, output, until } from "./helpers/process.ts";
 import { dist, freestanding, type Program, root } from "./helpers/programs.ts";
-import { untilAtRest } from "./helpers/rest.ts";
+import { PAUSE, untilAtRest } from "./helpers/rest.ts";
 import { needs } from "./helpers/tools.ts";
 
 /** init.ts's own main and handlers: instead of starting, it tells us. */
@@ -218,14 +218,14 @@ async function callFor(program: Program, signo: number, command: readonly string
   const file = join(folder, `${program.name}.strace`);
   rmSync(file, { force: true });
   await using tracer = Bun.spawn(
-    ["strace", "-f", "-qq", "-o", file, "-e", "trace=rt_sigaction,pause,execve", ...command],
+    ["strace", "-f", "-qq", "-o", file, "-e", `trace=rt_sigaction,${PAUSE},execve`, ...command],
     {
       stdio: ["ignore", "ignore", "ignore"],
     },
   );
   const text = () => (existsSync(file) ? readFileSync(file, "latin1") : "");
-  await until("pause", () => text().includes(" pause("), tracer);
-  const [, pid = ""] = /^(\d+) +pause\(/m.exec(text()) ?? [];
+  await until("pause", () => text().includes(` ${PAUSE}(`), tracer);
+  const [, pid = ""] = /^(\d+) +(?:pause|ppoll)\(/m.exec(text()) ?? [];
   process.kill(Number(pid), "SIGTERM");
   await tracer.exited;
   const lines = text()
@@ -427,7 +427,7 @@ const gdb = needs({ gdb: "gdb" });
 test.skipIf(gdb.skip)(gdb.name("gdb stops in a handler and finds the way back to main"), () => {
   const commands = [
     "set confirm off",
-    "tcatch syscall pause",
+    `tcatch syscall ${PAUSE}`,
     "run",
     "break sigreap",
     "signal SIGCHLD",

@@ -1,7 +1,7 @@
 /**
  * The programs in gVisor, whose /proc says less than Linux's and whose processes have mappings of its own.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import {
   copyFileSync,
   existsSync,
@@ -18,19 +18,23 @@ import { missingDebian, unpacked } from "./helpers/debian.ts";
 import { describeEach, MESSAGE } from "./helpers/expect.ts";
 import { field, must, output, until } from "./helpers/process.ts";
 import type { Program } from "./helpers/programs.ts";
+import { unobtainable } from "./helpers/tools.ts";
+
+let runsc = "";
+function fetchRunsc(): void {
+  runsc = join(unpacked("trixie", "runsc"), "usr/bin/runsc");
+}
 
 const how =
-  process.getuid?.() === 0 ? missingDebian({ "/bin/busybox": "busybox-static" }) : "run the tests as root";
+  process.getuid?.() === 0
+    ? missingDebian({ "/bin/busybox": "busybox-static" }) || unobtainable(fetchRunsc)
+    : "run the tests as root";
 
 /** More than libc and a stack have in memory, in kB; the runtime alone has over 100,000. */
 const MOST = 4096;
 
 describe.skipIf(how !== "")(`gVisor${how && ` (skipped: ${how})`}`, () => {
   const folder = mkdtempSync(join(tmpdir(), "pause-gvisor-"));
-  let runsc = "";
-  beforeAll(() => {
-    runsc = join(unpacked("trixie", "runsc"), "usr/bin/runsc");
-  }, 300_000);
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   /** A root file system of a program, the libraries that it is linked with, and busybox. */

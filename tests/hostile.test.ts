@@ -85,7 +85,9 @@ const survivedFromRoot: Record<string, Start> = {
   "user 1, group 1": "exec setpriv --reuid 1 --regid 1 --clear-groups --pdeathsig KILL",
   "the highest user and group":
     "exec setpriv --reuid 4294967294 --regid 4294967294 --clear-groups --pdeathsig KILL",
-  "one process at most": `exec ${unprivileged} bash -c 'ulimit -u 1; exec "$@"' bash`,
+  // It is executed by a user who may not enter every folder that a clone can lie in, such as root's own.
+  "one process at most": `mount -t tmpfs none /mnt; touch /mnt/pause; mount --bind $1 /mnt/pause; set -- /mnt/pause
+    exec ${unprivileged} bash -c 'ulimit -u 1; exec "$@"' bash`,
   "a working directory that it may not read": `d=$(mktemp -d); chmod 700 $d; cd $d; exec ${unprivileged}`,
   "a read-only root without /dev and /tmp": `${root}; ${chroot}`,
   "files planted in the root": `${root}; cp -r $PLANTED/. $r; ${chroot}`,

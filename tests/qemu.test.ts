@@ -11,13 +11,10 @@ import { version } from "../package.json" with { type: "json" };
 import { type Architecture, architectures } from "./helpers/architectures.ts";
 import { expectTerminates, MESSAGE } from "./helpers/expect.ts";
 import { observable, Pod } from "./helpers/pod.ts";
-import { childrenOf, output, proc, until } from "./helpers/process.ts";
+import { childrenOf, output, until } from "./helpers/process.ts";
 import { compile, dist } from "./helpers/programs.ts";
+import { sleepsInPause } from "./helpers/rest.ts";
 import { CC, needs } from "./helpers/tools.ts";
-
-/** qemu makes rt_sigsuspend of pause; ppoll stays what it is. The numbers are those of the x86-64 or arm64 below. */
-const sleepsInPause = (pid: number) =>
-  (process.arch === "x64" ? /^(130|271) / : /^(133|73) /).test(proc(pid, "syscall"));
 
 /** By its name, how it is run and what it says of its version. */
 const programsOf = ({ name, compiler, emulator }: Architecture) => ({

@@ -3,19 +3,21 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { images, type Kind } from "../image/contents.ts";
+import { images } from "../image/contents.ts";
 import { version } from "../package.json" with { type: "json" };
-import { buildImages } from "./helpers/images.ts";
-import { output, until } from "./helpers/process.ts";
-import { dist, root } from "./helpers/programs.ts";
-import { missing } from "./helpers/tools.ts";
+import { Machine, missingDebian } from "./helpers/debian.ts";
+import { buildImages, commands } from "./helpers/images.ts";
+import { must, output, until } from "./helpers/process.ts";
+import { dist } from "./helpers/programs.ts";
+import { type Registry, startRegistry } from "./helpers/registry.ts";
+import { unobtainable } from "./helpers/tools.ts";
 import { Workshop } from "./helpers/workshop.ts";
 
 const how =
   process.getuid?.() === 0
-    ? missing({
+    ? missingDebian({
         buildah: "buildah",
         skopeo: "skopeo",
         "docker-registry": "docker-registry",
@@ -23,34 +25,18 @@ const how =
         crun: "crun",
         runc: "runc",
         containerd: "containerd",
+        mmdebstrap: "mmdebstrap",
+        "/bin/busybox": "busybox-static",
         "/etc/containers/registries.conf.d": "golang-github-containers-common",
-      })
+      }) || unobtainable(buildImages)
     : "run the tests as root";
-
-const PLATFORMS: Record<Kind, string[]> = {
-  freestanding: ["amd64", "arm", "arm64", "loong64", "ppc64le", "riscv64", "s390x"],
-  hosted: ["amd64", "arm64"],
-};
-
-/** The commands under a heading of image/README.md, which are for the freestanding image, for an image. */
-const commands = (heading: string, kind: Kind) => {
-  const readme = readFileSync(join(root, "image/README.md"), "utf8");
-  const section = readme.split(/^## /m).find((one) => one.startsWith(`${heading}\n`)) ?? "";
-  const lines = section.split("\n").filter((line) => line.startsWith("    "));
-  expect(lines).not.toEqual([]);
-  return lines.join("\n").replaceAll("-freestanding", kind === "hosted" ? "" : "-freestanding");
-};
 
 describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
   const workshop = new Workshop();
-  const daemons: Bun.Subprocess[] = [];
-  /** Starts a daemon; what it writes goes into a new file: an older one would have an older port. */
-  const start = (log: string, ...command: readonly string[]) => {
-    const file = join(workshop.folder, log);
-    writeFileSync(file, "");
-    daemons.push(Bun.spawn(workshop.inside(...command), { stdio: ["ignore", "ignore", Bun.file(file)] }));
-    return () => readFileSync(file, "utf8");
-  };
+  let machine: Machine;
+  const busybox = "/bin/busybox";
+  let daemon: Bun.Subprocess;
+  let server: Registry;
   let registry = "";
   const variables: string[] = [];
   /** Runs a script where the registry's name is known, and everything is as on a machine of its own. */
@@ -58,21 +44,14 @@ describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
     workshop.must("env", ...variables, "sh", "-euc", `cd ${workshop.folder}\n${script}`);
 
   beforeAll(async () => {
-    buildImages();
     await workshop.ready();
     const { folder } = workshop;
     const file = (name: string, ...lines: readonly string[]) => {
       writeFileSync(join(folder, name), lines.map((line) => `${line}\n`).join(""));
       return join(folder, name);
     };
-    const storage = `{ filesystem: { rootdirectory: ${folder}/registry } }`;
-    const yaml = file("registry.yml", "version: 0.1", `storage: ${storage}`, "http: { addr: 127.0.0.1:0 }");
-    const log = start("registry.log", "docker-registry", "serve", yaml);
-    await until("the registry listens", () => {
-      registry = /listening on (127\.0\.0\.1:\d+)"/.exec(log())?.[1] ?? "";
-      return registry !== "" || daemons[0]?.exitCode !== null;
-    });
-    if (registry === "") throw new Error(log());
+    server = await startRegistry(folder);
+    registry = server.name;
 
     // The registry has no TLS, which skopeo and podman have to be told.
     mkdirSync(join(folder, "registries.conf.d"));
@@ -83,7 +62,9 @@ describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
     const grpc = ["[grpc]", `address = "${socket}"`];
     const cri = 'disabled_plugins = ["io.containerd.grpc.v1.cri"]';
     const toml = file("containerd.toml", "version = 2", ...paths, cri, ...grpc);
-    start("containerd.log", "containerd", "--config", toml);
+    daemon = Bun.spawn(workshop.inside("containerd", "--config", toml), {
+      stdio: ["ignore", "ignore", Bun.file(join(folder, "containerd.log"))],
+    });
     const containers = ['default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]'];
     const engine = ['cgroup_manager = "cgroupfs"', 'runtime = "crun"', 'events_logger = "file"'];
     const conf = file("containers.conf", "[containers]", ...containers, "[engine]", ...engine);
@@ -97,14 +78,20 @@ describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
       `CONTAINERS_STORAGE_CONF=${storageConf}`,
     );
     workshop.must("ln", "-s", dist, join(folder, "dist"));
+
+    machine = await Machine.start("trixie");
+    const there = "/etc/containers/registries.conf.d";
+    must("cp", "-r", join(folder, "registries.conf.d"), machine.folder);
+    machine.must(busybox, "mount", "--bind", "/mnt/registries.conf.d", there);
+    machine.must(busybox, "ln", "-s", "/srv", "/mnt/dist");
     await until("containerd", () => output(workshop.inside("ctr", "-a", socket, "version")).exitCode === 0);
   }, 900_000);
 
   afterAll(async () => {
-    for (const daemon of daemons) {
-      daemon.kill("SIGTERM");
-      await daemon.exited;
-    }
+    daemon.kill("SIGTERM");
+    await daemon.exited;
+    await server[Symbol.asyncDispose]();
+    await machine[Symbol.asyncDispose]();
     workshop[Symbol.dispose]();
   });
 
@@ -130,10 +117,21 @@ describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
         );
       };
 
+      const expectPushed = (repository: string) => {
+        const raw = sh(`skopeo inspect --raw docker://${repository}/pause:${tag}`);
+        expect(`sha256:${createHash("sha256").update(raw).digest("hex")}`).toBe(archived());
+      };
+
       test("pushed: the registry has the archive's index, byte for byte", () => {
         sh(commands("Push it to a registry", kind));
-        const raw = sh(`skopeo inspect --raw docker://${names("tag")}`);
-        expect(`sha256:${createHash("sha256").update(raw).digest("hex")}`).toBe(archived());
+        expectPushed(registry);
+      });
+
+      test("pushed by trixie's skopeo: the same", () => {
+        const repository = `${registry}/trixie`;
+        const script = `cd /mnt\n${commands("Push it to a registry", kind)}`;
+        machine.must(busybox, "env", `REGISTRY=${repository}`, busybox, "sh", "-euc", script);
+        expectPushed(repository);
       });
 
       test.each(["tag", "digest"] as const)("pulled by %s: same digest, this machine's platform", (by) => {
@@ -163,7 +161,7 @@ describe.skipIf(how !== "")(`registry${how && ` (skipped: ${how})`}`, () => {
       });
 
       test("each platform is found under the one name", () => {
-        for (const architecture of PLATFORMS[kind]) {
+        for (const architecture of images[kind].architectures) {
           sh(`podman pull --arch ${architecture} ${names("tag")}`);
           const found = sh(`podman image inspect --format '{{.Architecture}}' ${names("tag")}`);
           expect(found).toBe(`${architecture}\n`);

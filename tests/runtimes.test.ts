@@ -7,10 +7,10 @@ import { basename, join } from "node:path";
 import { MESSAGE } from "./helpers/expect.ts";
 import { buildImages, type Image, images } from "./helpers/images.ts";
 import { childrenOf, must, output, status, until } from "./helpers/process.ts";
-import { dist, hosted, type Program, reference, root } from "./helpers/programs.ts";
+import { dist, freestanding, hosted, type Program, reference, root } from "./helpers/programs.ts";
 import { untilAtRest } from "./helpers/rest.ts";
 import { type Call, connect, defaultSeccomp, orphans, readJson, restrict } from "./helpers/runtimes.ts";
-import { CC, missing } from "./helpers/tools.ts";
+import { CC, missing, unobtainable } from "./helpers/tools.ts";
 import { Workshop } from "./helpers/workshop.ts";
 
 const APPLICATION = "localhost/application:1";
@@ -26,7 +26,7 @@ const how =
         containerd: "containerd",
         "/usr/share/containers/seccomp.json": "golang-github-containers-common",
         "/bin/busybox": "busybox-static",
-      })
+      }) || unobtainable(buildImages)
     : "run the tests as root";
 
 /** It is at rest, with no heap of a runtime's. */
@@ -45,7 +45,6 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
   ];
 
   beforeAll(async () => {
-    buildImages();
     await workshop.ready();
     const c = tested.find(({ program }) => program === reference);
     workshop.build(
@@ -138,9 +137,12 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
           }
 
     for (const { program } of tested)
-      for (const mebibytes of program === hosted ? [64, 32, 24, 16, 8] : [16, 1, 0.25])
-        test(`${program.name}, crun: ${mebibytes} MiB of memory are enough`, async () => {
+      for (const mebibytes of program === hosted ? [64, 32, 24, 16, 8, 6] : [16, 1, 0.25])
+        test(`${program.name}, crun: ${mebibytes} MiB of memory, which it can see, are enough`, async () => {
           const { pid, terminate } = await start("crun", program, { mebibytes });
+          const seen = "sys/fs/cgroup/memory/memory.limit_in_bytes sys/fs/cgroup/memory.max";
+          const limit = output(["sh", "-c", `cd /proc/${pid}/root && cat ${seen} 2>/dev/null`]).stdout;
+          expect(Number(limit)).toBe(mebibytes * 2 ** 20);
           await expectAtRest(pid, program);
           await terminate();
         });
@@ -194,8 +196,8 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
         test(`${program.name}: a pod of two, ${profile}: PID 1 of both, 1,000 orphans and a killed exec leave no zombie`, async () => {
           // It is the pause container's profile alone: the others keep the default, without which they would not run.
           const create = ["pod", "create", "--name", "pod", "--share", "pid,ipc,net,uts", "--network=none"];
-          // The example's configuration names the hosted image.
-          const infra = program === hosted ? [] : ["--infra-image", image];
+          // The example's configuration names the freestanding image.
+          const infra = program === freestanding ? [] : ["--infra-image", image];
           workshop.must(...podman(...create, ...infra, ...options));
           for (const name of ["one", "two"])
             workshop.must(
@@ -255,11 +257,9 @@ describe.skipIf(how !== "")(`runtimes${how && ` (skipped: ${how})`}`, () => {
 
     beforeAll(async () => {
       mkdirSync(folder);
-      // The example names the hosted image.
-      const [{ name } = image] = images;
       const example = readFileSync(join(root, "examples/containerd-1.x/config.toml"), "utf8").replace(
-        name,
-        image.name,
+        /(sandbox_image = ).*/,
+        `$1"${image.name}"`,
       );
       const machine = `
         restrict_oom_score_adj = true

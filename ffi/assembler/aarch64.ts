@@ -61,19 +61,12 @@ export const aarch64: FunctionEncoder = {
   kernelRegisters: REGISTERS,
   numberRegister: 8,
   resultRegister: 0,
-  scratch: 9,
-  zero: XZR,
   loadInteger: mov,
   loadAddress: adr,
   loadStackPointer: (code, register) => word(code, () => `mov x${register}, sp`, 0x910003e0 | register),
   addToStackPointer(code, size) {
     if (size < 0) word(code, () => `sub sp, sp, ${immediate(-size)}`, 0xd10003ff | (-size << 10));
     else word(code, () => `add sp, sp, ${immediate(size)}`, 0x910003ff | (size << 10));
-  },
-  store(code, register, offset) {
-    const name = () => (register === XZR ? "xzr" : `x${register}`);
-    const text = () => `str ${name()}, [sp${offset > 0 ? `, #${offset}` : ""}]`;
-    word(code, text, 0xf90003e0 | (offset << 7) | register); // counted in words
   },
   trap: (code) => word(code, "svc #0x0", 0xd4000001),
   call,
@@ -103,6 +96,13 @@ export const aarch64: FunctionEncoder = {
     word(code, "ldp x19, x20, [sp, #16]", 0xa94153f3);
     word(code, "ldp x29, x30, [sp], #32", 0xa8c27bfd);
     word(code, "ret", 0xd65f03c0);
+  },
+  scratch: 9,
+  zero: XZR,
+  store(code, register, offset) {
+    const name = () => (register === XZR ? "xzr" : `x${register}`);
+    const text = () => `str ${name()}, [sp${offset > 0 ? `, #${offset}` : ""}]`;
+    word(code, text, 0xf90003e0 | (offset << 7) | register); // counted in words
   },
 };
 

@@ -90,13 +90,11 @@ export function load(code: Code, encoder: Encoder, register: number, value: numb
   else refuse(code, `${value} fits no register`);
 }
 
-/** Puts words on the stack, which stays aligned. Returns how many bytes it took. */
-function push(code: Code, encoder: Encoder, words: Words["words"]): number {
-  const size = (words.length * encoder.wordSize + encoder.stackAlignment - 1) & -encoder.stackAlignment;
-  checkStack(code, size);
+/** Puts words on the stack, where they take so many bytes. */
+function push(code: Code, encoder: Encoder, words: Words["words"], size: number): void {
   if ("push" in encoder) {
     encoder.push(code, words, size);
-    return size;
+    return;
   }
   encoder.addToStackPointer(code, -size);
   let offset = 0;
@@ -109,11 +107,6 @@ function push(code: Code, encoder: Encoder, words: Words["words"]): number {
     encoder.store(code, register, offset);
     offset += encoder.wordSize;
   }
-  return size;
-}
-
-function checkStack(code: Code, size: number): void {
-  if (size > MAX_STACK) refuse(code, `a call takes ${size} bytes on the stack, and may take ${MAX_STACK}`);
 }
 
 /** Loads what is passed, makes the call, and gives back what was put on the stack for it. */
@@ -124,6 +117,7 @@ function pass(
   values: readonly Value[],
   makeCall: () => void,
 ): void {
+  const { wordSize, stackAlignment } = encoder;
   let onStack = 0;
   let index = 0;
   for (const value of values) {
@@ -131,15 +125,18 @@ function pass(
     if (register === undefined) refuse(code, `${values.length} arguments, ${registers.length} registers`);
     if (typeof value === "number" || "label" in value) load(code, encoder, register, value);
     else {
-      onStack += push(code, encoder, value.words);
+      const size = (value.words.length * wordSize + stackAlignment - 1) & -stackAlignment;
+      onStack += size;
+      if (onStack > MAX_STACK) refuse(code, `a call takes more than ${MAX_STACK} bytes on the stack`);
+      push(code, encoder, value.words, size);
       encoder.loadStackPointer(code, register);
     }
   }
   makeCall();
-  checkStack(code, onStack);
   if (onStack > 0) encoder.addToStackPointer(code, onStack);
 }
 
+/** Makes a system call. */
 export function systemCall(code: Code, encoder: Encoder, number: number, values: readonly Value[]): void {
   pass(code, encoder, encoder.kernelRegisters, values, () => {
     encoder.loadInteger(code, encoder.numberRegister, number);
@@ -147,10 +144,12 @@ export function systemCall(code: Code, encoder: Encoder, number: number, values:
   });
 }
 
+/** Calls a C function. */
 export function call(code: Code, encoder: FunctionEncoder, address: number, values: readonly Value[]): void {
   pass(code, encoder, encoder.functionRegisters, values, () => encoder.call(code, address));
 }
 
+/** Jumps if the last result is so. */
 export function jumpIf(code: Code, encoder: Encoder, condition: Condition, target: string): void {
   const { resultRegister } = encoder;
   if (condition === "positive") encoder.jumpIf(code, resultRegister, "greater", 0, target);

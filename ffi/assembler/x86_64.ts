@@ -85,16 +85,6 @@ export const x86_64: FunctionEncoder = {
     bytes(code, () => `mov ${nameOf(register)},rsp`, operands);
   },
   addToStackPointer: (code, size) => bytes(code, () => `add rsp,${hex(size)}`, [0x48, 0x83, 0xc4, size]),
-  push(code, words, size) {
-    for (let index = size / 8 - 1; index >= 0; index--) {
-      const value = words[index] ?? 0;
-      if (value === 0) bytes(code, "push 0x0", [0x6a, 0]);
-      else {
-        load(code, x86_64, RAX, value);
-        bytes(code, "push rax", [0x50]);
-      }
-    }
-  },
   trap: (code) => bytes(code, "syscall", [0x0f, 0x05]),
   call,
   jump: (code, target) => jump(code, "jmp", 0xeb, [0xe9], target),
@@ -120,6 +110,16 @@ export const x86_64: FunctionEncoder = {
     bytes(code, "pop r12", [0x41, 0x5c]);
     bytes(code, "pop rbx", [0x5b]);
     bytes(code, "ret", [0xc3]);
+  },
+  push(code, words, size) {
+    for (let index = size / 8 - 1; index >= 0; index--) {
+      const value = words[index] ?? 0;
+      if (value === 0) bytes(code, "push 0x0", [0x6a, 0]);
+      else {
+        load(code, x86_64, RAX, value);
+        bytes(code, "push rax", [0x50]);
+      }
+    }
   },
 };
 

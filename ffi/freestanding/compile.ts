@@ -17,8 +17,8 @@ import { partsOf } from "./program.ts";
 import { type Recorded, record } from "./record.ts";
 import { readSource, type Source } from "./world.ts";
 
-/** The largest program, in bytes: on every architecture its end can be reached from its start. */
-const MOST = 1 << 15;
+/** The largest program, in bytes: one that can still be read, and for whose handlers the hosted build has memory. */
+const MOST = 1 << 13;
 
 /** An executable and its listing. */
 export interface Executable {

@@ -147,7 +147,7 @@ function confirmed(run: (choice: Choice, more?: number) => Trace, known: Node[],
       }
       if (!isSameTrace(trace, run(choice, 3))) throw new Unsupported(otherwise);
       for (const [index, { call, at, chosen }] of made.entries()) {
-        const [first, ...others] = CLASSES[call.word][chosen]?.answers ?? [];
+        const [, first, ...others] = CLASSES[call.word][chosen] ?? [];
         for (const answer of others)
           if (!isSameTrace(trace, run({ ...choice, instead: { index, answer } })))
             throw new Unsupported(

@@ -23,25 +23,30 @@ export interface Page extends Range {
   seal(): void;
 }
 
+/** What is mapped, and what of it is written, in bytes. The first is a multiple of every size of a page. */
+const SIZEOF_MAPPING = 1 << 16;
+const SIZEOF_PAGE = 1 << 14;
+
 /**
  * Maps fresh pages.
  *
  * Fresh, because the kernel makes arm64's instruction cache coherent when a page first becomes executable
- * (arch/arm64/mm/flush.c, __sync_icache_dcache).
+ * (arch/arm64/mm/flush.c, __sync_icache_dcache). What is not written costs nothing; but all that JavaScript can see, its
+ * heap counts.
  *
- * @param size in bytes, a multiple of the size of a page
  * @throws {Error} if the kernel gives none.
  */
-export function mapPage(libc: LibcFunctions, size: number): Page {
-  const start = Number(libc.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+export function mapPage(libc: LibcFunctions): Page {
+  const permissions = PROT_READ | PROT_WRITE;
+  const start = Number(libc.mmap(NULL, SIZEOF_MAPPING, permissions, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   if (start === MAP_FAILED) throw new Error("no memory for the signal handlers");
   return {
     start,
-    end: start + size,
-    memory: new Uint8Array(toArrayBuffer(start as Pointer, 0, size)),
+    end: start + SIZEOF_MAPPING,
+    memory: new Uint8Array(toArrayBuffer(start as Pointer, 0, SIZEOF_PAGE)),
     used: 0,
     seal() {
-      if (libc.mprotect(start as Pointer, size, PROT_READ | PROT_EXEC) < 0)
+      if (libc.mprotect(start as Pointer, SIZEOF_MAPPING, PROT_READ | PROT_EXEC) < 0)
         throw new Error("no executable memory for the signal handlers");
     },
   };

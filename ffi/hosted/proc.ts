@@ -3,8 +3,8 @@
  */
 import { cString, type LibcFunctions, O_CLOEXEC, O_RDONLY } from "./libc.ts";
 
-/** The size of a file of /proc that is still believed, in bytes: a start has about 60 mappings of 100 bytes. */
-const MOST = 1 << 16;
+/** The kernel gives no more than a page of /proc/PID/maps at a time (fs/seq_file.c), in bytes. */
+const CHUNK = 4096;
 
 /** Addresses from `start` up to, but not including, `end`. */
 export interface Range {
@@ -18,19 +18,24 @@ export interface Mapping extends Range {
   readonly name: string;
 }
 
-/** A file of /proc, as text; "" if it cannot be read, or is longer than anything expected. */
+/**
+ * A file of /proc, as text; "" if it cannot be read.
+ *
+ * Its buffer is small because JavaScriptCore counts it once for itself and once more for each view of it. Where it sees
+ * a memory limit it collects when a quarter of that is in use, and a collection starts threads, with which the runtime
+ * stays.
+ */
 export function readProc(libc: LibcFunctions, path: string): string {
   const fd = libc.open(cString(path), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return "";
-  const bytes = new Uint8Array(MOST);
-  let length = 0;
-  let more: number;
-  do {
-    more = Number(libc.read(fd, bytes.subarray(length), MOST - length));
-    length += more;
-  } while (more > 0);
+  const chunk = new Uint8Array(CHUNK);
+  const decoder = new TextDecoder();
+  let text = "";
+  let length = Number(libc.read(fd, chunk, CHUNK));
+  for (; length > 0; length = Number(libc.read(fd, chunk, CHUNK)))
+    text += decoder.decode(chunk.subarray(0, length), { stream: true });
   libc.close(fd);
-  return more < 0 || length === MOST ? "" : new TextDecoder().decode(bytes.subarray(0, length));
+  return length < 0 ? "" : text;
 }
 
 /** Where a link of /proc leads; undefined if there is none. */
@@ -53,8 +58,8 @@ export function parseMaps(text: string): Mapping[] | undefined {
     const newline = text.indexOf("\n", from);
     const dash = text.indexOf("-", from);
     const space = text.indexOf(" ", dash);
-    const start = Number(`0x${text.slice(from, dash)}`);
-    const end = Number(`0x${text.slice(dash + 1, space)}`);
+    const start = hexadecimal(text, from, dash);
+    const end = hexadecimal(text, dash + 1, space);
     if (!(start >= previous && end > start && newline > space)) return undefined;
     const permissions = text.slice(space + 1, space + 5);
     mappings.push({ start, end, permissions, name: text.slice(from + 73, newline) });
@@ -62,4 +67,16 @@ export function parseMaps(text: string): Mapping[] | undefined {
     from = newline + 1;
   }
   return mappings.length > 0 ? mappings : undefined;
+}
+
+/** The number between two places of a text, without a string for it; NaN if it is none. */
+function hexadecimal(text: string, from: number, to: number): number {
+  let value = from < to ? 0 : Number.NaN;
+  for (let index = from; index < to; index++) {
+    const character = text.charCodeAt(index);
+    const isDigit = character >= 0x30 && character <= 0x39;
+    const isLetter = character >= 0x61 && character <= 0x66;
+    value = value * 16 + (isDigit ? character - 0x30 : isLetter ? character - 0x57 : Number.NaN);
+  }
+  return value;
 }

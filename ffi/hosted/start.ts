@@ -29,12 +29,6 @@ import { ALIGNMENT, call, encoder, type Loop, writeHandler, writeLoop } from "./
 import { someArgument, startOfStack } from "./stack.ts";
 import { offsetof, setInt64, sizeof, structSigaction } from "./structs.ts";
 
-/** Pages that are gone at rest: the calls that unmap everything else, and a ucontext_t. A multiple of every page size. */
-const SIZEOF_SCRATCH = 1 << 16;
-
-/** Pages for the routines: more than the compiler lets a program have. Those that are not written cost nothing. */
-const SIZEOF_ROUTINES = 1 << 16;
-
 /**
  * Runs `main`, and ends the process with what it returns.
  *
@@ -47,8 +41,9 @@ export function start(main: Main): never {
   let status = 1;
   try {
     const mask = blockSignals(libc);
-    const scratch = mapPage(libc, SIZEOF_SCRATCH);
-    const page = mapPage(libc, SIZEOF_ROUTINES);
+    const page = mapPage(libc);
+    // Gone at rest: the calls that unmap everything else, and a ucontext_t.
+    const scratch = mapPage(libc);
     const stack = startOfStack(libc);
     const write = (fd: number, text: string) => {
       libc.write(fd, ascii(text), text.length);

@@ -1,5 +1,5 @@
 /**
- * Packages of other Debians than this one, from the mirror that this machine's apt uses. Debian's signatures are
+ * Packages of later Debians than this one, from the mirror that this machine's apt uses. Debian's signatures are
  * verified. What was fetched stays in dist/debian: delete that to get newer ones.
  */
 import {
@@ -12,13 +12,13 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { userInfo } from "node:os";
+import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { must, output } from "./process.ts";
 import { dist } from "./programs.ts";
 import { missing } from "./tools.ts";
 
-export type Suite = "bookworm" | "trixie" | "sid";
+export type Suite = "trixie" | "sid";
 
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const folder = join(dist, "debian");
@@ -43,7 +43,7 @@ export function missingDebian(tools: Record<string, string>): string {
   return "run the tests on Debian";
 }
 
-const source = (suite: Suite) => `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main`;
+const source = (suite: string) => `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main`;
 
 /** Makes dist/debian/NAME once. One that was interrupted is not there. */
 function once(name: string, make: (path: string) => void): string {
@@ -67,7 +67,7 @@ function once(name: string, make: (path: string) => void): string {
  *
  * @param architecture Debian's name of it; else this machine's
  */
-export const unpacked = (suite: Suite, name: string, architecture = ""): string =>
+export const unpacked = (suite: Suite | "bookworm", name: string, architecture = ""): string =>
   once(`${name.replace(/[^\w.-]+/g, "")}-${suite}${architecture && `-${architecture}`}`, (path) => {
     // Lists and downloads of its own, so that the machine's stay as they are.
     const apt = mkdtempSync(join(folder, "unfinished-apt-"));
@@ -137,3 +137,71 @@ export const withProgramsOf = (root: string, ...command: readonly string[]): rea
   ...["unshare", "--mount", "sh", "-c", 'mount --bind "$0/usr" /usr && exec "$@"', root],
   ...command,
 ];
+/**
+ * runc refuses a plain chroot, so the root file system becomes the root of a mount namespace. It stays as it is:
+ * everything is written to /mnt, and to file systems that end with the namespace. An empty cgroup2 is not to hide the
+ * version that the runtimes can use.
+ */
+const ENTER = `set -e
+mkdir -p "$0/mnt" "$0/srv" "$0/media"
+: >>"$0/etc/hosts"
+: >>"$0/etc/resolv.conf"
+mount --bind "$0" "$0"
+for folder in proc sys dev; do mount --rbind /$folder "$0/$folder"; done
+umount "$0/sys/fs/cgroup/unified" 2>/dev/null || true
+for folder in run var/run tmp var/tmp; do mount -t tmpfs tmpfs "$0/$folder"; done
+mount --bind "$1" "$0/mnt"
+mount --bind "$2" "$0/srv"
+mount -o remount,bind,ro "$0"
+cd "$0"
+pivot_root . media
+busybox umount -l /media
+echo ready
+exec busybox sleep infinity`;
+
+/** One root file system of each suite for all tests: most of the time goes into apt. */
+const PACKAGES = {
+  trixie: [
+    ...["containerd", "podman", "crun", "runc", "golang-github-containers-common"],
+    ...["docker.io", "docker-cli", "skopeo", "cosign"],
+  ],
+  sid: ["crun", "runc", "golang-github-containers-common", "python3-spdx-tools"],
+} as const;
+
+/** The root file system of a Machine. */
+export const machineOf = (suite: Suite): string =>
+  rootFileSystem(suite, ["busybox-static", ...PACKAGES[suite]]);
+
+/** A machine with this Debian as its root file system, and a folder that is /mnt in it; dist/ is /srv. */
+export class Machine {
+  readonly folder = mkdtempSync(join(tmpdir(), "pause-debian-"));
+  readonly #holder: Bun.Subprocess<"ignore", "pipe", "inherit">;
+
+  private constructor(readonly root: string) {
+    this.#holder = Bun.spawn(["unshare", "--mount", "sh", "-c", ENTER, root, this.folder, dist], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+  }
+
+  static async start(suite: Suite): Promise<Machine> {
+    const machine = new Machine(machineOf(suite));
+    await machine.#holder.stdout.getReader().read();
+    return machine;
+  }
+
+  /** The command line that runs a command there. */
+  inside(...command: readonly string[]): string[] {
+    return ["nsenter", `--mount=/proc/${this.#holder.pid}/ns/mnt`, "--", ...command];
+  }
+
+  /** Runs a command there; it has to succeed. */
+  must(...command: readonly string[]): string {
+    return must(...this.inside(...command));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#holder.kill("SIGKILL");
+    await this.#holder.exited;
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}

@@ -1,6 +1,7 @@
 /**
- * The images under test, of `npm run image`.
+ * The images under test, of `npm run image`, and what image/README.md says of them.
  */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { images as contents, type Kind } from "../../image/contents.ts";
 import { must } from "./process.ts";
@@ -24,4 +25,13 @@ export function buildImages(): void {
   if (Reflect.get(globalThis, "imagesAreBuilt")) return;
   must("npm", "--prefix", root, "run", "-s", "image");
   Reflect.set(globalThis, "imagesAreBuilt", true);
+}
+
+/** The commands under a heading of a text, which are for the freestanding image, for an image. */
+export function commands(heading: string, kind: Kind, file = "image/README.md"): string {
+  const text = readFileSync(join(root, file), "utf8");
+  const section = text.split(/^##+ /m).find((one) => one.startsWith(`${heading}\n`)) ?? "";
+  const lines = section.split("\n").filter((line) => line.startsWith("    "));
+  if (lines.length === 0) throw new Error(`${file} has no commands under "${heading}"`);
+  return lines.join("\n").replaceAll("-freestanding", kind === "hosted" ? "" : "-freestanding");
 }

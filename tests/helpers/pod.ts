@@ -1,7 +1,7 @@
 /**
  * Pods: real PID namespaces with a program as their PID 1.
  */
-import { childrenOf, output, proc, status, until } from "./process.ts";
+import { childrenOf, field, output, proc, until } from "./process.ts";
 import type { Program } from "./programs.ts";
 import { type Surroundings, untilAtRest } from "./rest.ts";
 
@@ -58,7 +58,11 @@ export class Pod implements AsyncDisposable {
     this.#unshare = unshare;
   }
 
-  /** Starts it, and waits for nothing but its PID 1. */
+  /**
+   * Starts it, and waits for nothing but its PID 1.
+   *
+   * @throws what unshare says, if it makes none.
+   */
   static async start(command: readonly string[]): Promise<Pod> {
     // An interrupted test or benchmark leaves none behind.
     const unshare = Bun.spawn(["setpriv", "--pdeathsig", "KILL", ...inNewNamespace(...command)], {
@@ -70,17 +74,17 @@ export class Pod implements AsyncDisposable {
     await until(
       "PID 1 of a new namespace",
       () => {
-        if (unshare.exitCode !== null || unshare.signalCode !== null) return true;
-        pid = childrenOf(unshare.pid)[0];
-        return (
-          pid !== undefined &&
-          status(pid, "NSpid").endsWith("\t1") &&
-          !proc(pid, "comm").startsWith("unshare")
-        );
+        for (const child of childrenOf(unshare.pid)) {
+          const now = proc(child, "status");
+          // A child that is still unshare may yet fail to mount /proc.
+          if (field(now, "NSpid").endsWith("\t1") && field(now, "Name") !== "unshare") pid = child;
+        }
+        return pid !== undefined || unshare.exitCode !== null || unshare.signalCode !== null;
       },
       unshare,
     );
-    if (pid === undefined) throw new Error(await new Response(unshare.stderr).text());
+    if (pid === undefined)
+      throw new Error((await new Response(unshare.stderr).text()) || "PID 1 ended at once");
     return new Pod(pid, unshare);
   }
 
@@ -111,10 +115,16 @@ export class Pod implements AsyncDisposable {
     return output(this.inside(...command));
   }
 
-  /** The other processes of the namespace, by their state: Z is a zombie. */
+  /**
+   * The other processes of the namespace, by their state: Z is a zombie.
+   *
+   * @throws if it cannot be entered any more.
+   */
   others(): string[] {
-    // Only the kernel's threads and other namespaces' processes have no entry in the namespace's own /proc.
-    const listing = this.exec("sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null").stdout;
+    // A /proc of its own shows the namespace's processes and no others, whatever PID 1 has there.
+    const list = "mount -t proc proc /proc && cat /proc/[0-9]*/stat 2>/dev/null";
+    const { stdout: listing, stderr } = this.exec("unshare", "--mount", "sh", "-c", list);
+    if (!/^1 \(/m.test(listing)) throw new Error(`no PID 1 to look at: ${stderr}`);
     const states = [...listing.matchAll(/^(\d+) \((.*)\) (\S) (\d+)/gm)];
     return states.flatMap(([, pid, name, state]) =>
       pid === "1" || name === "sh" || name === "cat" ? [] : [state ?? ""],

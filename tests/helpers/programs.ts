@@ -9,6 +9,8 @@ import { CC } from "./tools.ts";
 
 export const root = resolve(import.meta.dir, "../..");
 export const dist = join(root, "dist");
+/** What Debian, Go and OCI images call this machine's architecture. */
+export const architecture = process.arch === "arm64" ? "arm64" : "amd64";
 mkdirSync(dist, { recursive: true });
 
 const time = (file: string): number => statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0;
@@ -53,12 +55,10 @@ export const hosted: Program = {
   tools: {},
 };
 
-const ARCHITECTURES: Record<string, string> = { x64: "amd64", arm64: "arm64" };
-
 /** init.ts without Bun and without libc, for this machine. */
 export const freestanding: Program = {
   name: "freestanding",
-  executable: join(dist, "freestanding", ARCHITECTURES[process.arch] ?? process.arch, "pause"),
+  executable: join(dist, "freestanding", architecture, "pause"),
   version: `init.ts ${version}\n`,
   keeps: ([only = "", ...more]) => / r-xp 00000000 /.test(only) && more.length === 0,
   tools: {},

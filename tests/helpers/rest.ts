@@ -9,6 +9,19 @@ import type { Program } from "./programs.ts";
 export const CAUGHT = "0000000000014002";
 export const NO_SIGNAL = "0000000000000000";
 
+/** The system call in which a program rests: arm64 has no pause(2), so glibc and we call ppoll(2) there. */
+export const PAUSE = process.arch === "arm64" ? "ppoll" : "pause";
+
+/** Numbers of this machine's system calls. qemu-user makes rt_sigsuspend of its guest's pause; ppoll stays what it is. */
+const { pause, rt_sigsuspend, ppoll } =
+  process.arch === "arm64"
+    ? { pause: undefined, rt_sigsuspend: 133, ppoll: 73 }
+    : { pause: 34, rt_sigsuspend: 130, ppoll: 271 };
+
+/** Whether a process sleeps in pause, under qemu-user too, of whose guests /proc/PID/status says nothing. */
+export const sleepsInPause = (pid: number): boolean =>
+  [pause, rt_sigsuspend, ppoll].includes(Number.parseInt(proc(pid, "syscall"), 10));
+
 /** In what a process at rest differs from one that started as usual. */
 export interface Surroundings {
   /** SigCgt, where a setting of Bun's adds to it. A runtime that stays may have its threads' signals above. */

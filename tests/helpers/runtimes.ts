@@ -7,13 +7,15 @@ import { credentials, loadPackageDefinition } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import type { Image } from "./images.ts";
 import { must } from "./process.ts";
-import { root } from "./programs.ts";
+import { architecture, root } from "./programs.ts";
 
 export const readJson = (path: string) => JSON.parse(readFileSync(path, "utf8"));
 
 /** A script for busybox's shell that leaves this many children to PID 1. */
 export const orphans = (count: number) =>
   `i=0; while [ $i -lt ${count} ]; do (busybox sleep 0.1 &) >/dev/null 2>&1; i=$((i+1)); done`;
+
+const SCMP_ARCH = { amd64: "SCMP_ARCH_X86_64", arm64: "SCMP_ARCH_AARCH64" };
 
 /** The default profile of a runtime's package, as an OCI runtime takes it: without its conditions. */
 export function defaultSeccomp(path = "/usr/share/containers/seccomp.json"): object {
@@ -23,9 +25,11 @@ export function defaultSeccomp(path = "/usr/share/containers/seccomp.json"): obj
   }
   const profile = readJson(path);
   const syscalls = (profile.syscalls as Rule[])
-    .filter(({ includes }) => !includes?.caps && (!includes?.arches || includes.arches.includes("amd64")))
+    .filter(
+      ({ includes }) => !includes?.caps && (!includes?.arches || includes.arches.includes(architecture)),
+    )
     .map(({ names, action, args, errnoRet }) => ({ names, action, args: args ?? [], errnoRet }));
-  return { defaultAction: profile.defaultAction, architectures: ["SCMP_ARCH_X86_64"], syscalls };
+  return { defaultAction: profile.defaultAction, architectures: [SCMP_ARCH[architecture]], syscalls };
 }
 
 /** The files of an image for this machine, in this folder. */
@@ -33,7 +37,6 @@ export function unpackImage({ archive }: Image, folder: string): void {
   mkdirSync(folder, { recursive: true });
   const blob = (digest: string) => `blobs/sha256/${digest.replace("sha256:", "")}`;
   const json = (file: string) => JSON.parse(must("tar", "--extract", "--to-stdout", "--file", archive, file));
-  const architecture = process.arch === "x64" ? "amd64" : process.arch;
   const index = json(blob(json("index.json").manifests[0].digest));
   const { digest } = index.manifests.find(
     ({ platform }: { platform: { architecture: string } }) => platform.architecture === architecture,
@@ -67,6 +70,8 @@ export function restrict(path: string, process: Process): void {
   config.root = { path: rootfs, readonly: true };
   const resources = { memory: { limit: mebibytes * 2 ** 20 }, pids: { limit: pids } };
   Object.assign(config.linux, { resources, seccomp, ...(cgroupsPath && { cgroupsPath }) });
+  // As where cgroups are of version 2: its own are at the root of what it sees.
+  config.linux.namespaces.push({ type: "cgroup" });
   writeFileSync(path, JSON.stringify(config));
 }
 

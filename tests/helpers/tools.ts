@@ -11,13 +11,30 @@ import { existsSync } from "node:fs";
 export function missing(tools: Record<string, string>): string {
   const packages = Object.entries(tools).filter(([tool]) => Bun.which(tool) === null && !existsSync(tool));
   if (packages.length === 0) return "";
-  const how = `apt-get install ${packages.map(([, name]) => name).join(" ")}`;
+  const how = `apt-get install ${[...new Set(packages.map(([, name]) => name))].join(" ")}`;
   if (process.env.CI) throw new Error(`missing in CI: ${how}`);
   return how;
 }
 
 /** Tools with their packages, or what says why there are none, as `missing` does. */
 export type Needed = Record<string, string> | (() => string);
+
+/**
+ * Fetches what comes from elsewhere; says why that cannot be had, "" if it can. There may be no network, and packages of
+ * a suite that moves may not fit together today.
+ *
+ * @throws in CI, where nothing is skipped.
+ */
+export function unobtainable(fetch: () => unknown): string {
+  try {
+    fetch();
+    return "";
+  } catch (error) {
+    if (process.env.CI) throw error;
+    const lines = (error instanceof Error ? error.message : String(error)).trimEnd().split("\n");
+    return `not to be had now: ${lines.at(-1)}`;
+  }
+}
 
 /** Whether to skip, and a test name that says why. */
 export const needs = (...needed: readonly Needed[]) => {

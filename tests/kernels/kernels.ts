@@ -7,13 +7,16 @@ import { basename, dirname, join } from "node:path";
 import { writeFloor } from "../../bench/floor.ts";
 import { glibcOf, type HostedArchitecture, hosted } from "../../image/contents.ts";
 import { type Architecture, architectures } from "../helpers/architectures.ts";
-import { rootFileSystem, type Suite, unpacked, withProgramsOf } from "../helpers/debian.ts";
+import { rootFileSystem, unpacked, withProgramsOf } from "../helpers/debian.ts";
 import { must } from "../helpers/process.ts";
 import { compile, dist, root } from "../helpers/programs.ts";
 
+/** Of Debian, but for what arm64-64k.config made: Debian has none with such pages. */
+type Suite = "bookworm" | "trixie" | "sid" | "own";
+
 export interface Kernel {
   readonly architecture: Architecture;
-  readonly suite: Suite | "own";
+  readonly suite: Suite;
   /** The end of the name of Debian's package. */
   readonly flavour: string;
   /** The size of a page. */
@@ -22,7 +25,6 @@ export interface Kernel {
   readonly runsHosted: boolean;
 }
 
-/** One that arm64-64k.config made: Debian has none with such pages. */
 const own = join(dist, "vmlinuz-arm64-64k");
 
 type Row = [

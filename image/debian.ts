@@ -1,6 +1,7 @@
 /**
- * Debian 12's current libc6. No version is named here: Debian's mirrors drop the old ones.
+ * Debian 12's current packages. No version is named here: Debian's mirrors drop the old ones.
  */
+import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fail, need, run } from "./tools.ts";
@@ -35,17 +36,26 @@ function sources(): string {
     .join("");
 }
 
-/** A libc6 that was downloaded, and unpacked into a folder. */
-export interface Libc6 {
+/** A package that was downloaded, and unpacked into a folder. */
+export interface DebianPackage {
+  name: string;
   version: string;
+  /** The name of the source package. */
+  source: string;
+  /** The name of the file, and its SHA-256. */
+  file: string;
+  sha256: string;
+  /** What dpkg knows of it: the fields of its control file (deb-control(5)). */
+  control: string;
   folder: string;
 }
 
-/** Downloads libc6 into this folder and unpacks it. apt verifies it by Debian's signatures. */
-export function libc6<Architecture extends string>(
+/** Downloads packages into this folder and unpacks them. apt verifies them by Debian's signatures. */
+export function debianPackages<Architecture extends string>(
   folder: string,
   architectures: readonly Architecture[],
-): Record<Architecture, Libc6> {
+  names: readonly string[],
+): Record<Architecture, DebianPackage[]> {
   need(["apt-get", "dpkg-deb"], 'it takes a Debian or Ubuntu; "npm run image -- freestanding" works here');
   need([KEYRING], "apt-get install debian-archive-keyring");
   const list = join(folder, "sources.list");
@@ -66,15 +76,29 @@ export function libc6<Architecture extends string>(
     "Dir::Etc::preferencesparts=/dev/null",
   ].flatMap((option) => ["-o", option]);
   run(["apt-get", "-qq", ...options, "update"]);
-  run(["apt-get", "-qq", ...options, "download", ...architectures.map((one) => `libc6:${one}`)], folder);
 
-  const unpack = (architecture: Architecture): [Architecture, Libc6] => {
-    const file = readdirSync(folder).find((name) => name.endsWith(`_${architecture}.deb`));
-    if (file === undefined) return fail(`apt-get has not downloaded libc6:${architecture}`);
-    const unpacked = join(folder, architecture);
-    run(["dpkg-deb", "--extract", join(folder, file), unpacked]);
-    const version = run(["dpkg-deb", "--field", join(folder, file), "Version"]).trim();
-    return [architecture, { version, folder: unpacked }];
+  const unpack = (architecture: Architecture, name: string): DebianPackage => {
+    // One by one, so that there is no doubt which file is whose: a version has more than names of files may.
+    const there = join(folder, `${name}-${architecture}`);
+    mkdirSync(there);
+    run(["apt-get", "-qq", ...options, "download", `${name}:${architecture}`], there);
+    const [file] = readdirSync(there);
+    if (file === undefined) return fail(`apt-get has not downloaded ${name}:${architecture}`);
+    const deb = join(there, file);
+    run(["dpkg-deb", "--extract", deb, join(there, "root")]);
+    const control = run(["dpkg-deb", "--field", deb]);
+    const field = (field: string) => new RegExp(`^${field}: (\\S+)`, "m").exec(control)?.[1];
+    return {
+      name,
+      version: field("Version") ?? "",
+      source: field("Source") ?? name,
+      file,
+      sha256: createHash("sha256").update(readFileSync(deb)).digest("hex"),
+      control,
+      folder: join(there, "root"),
+    };
   };
-  return Object.fromEntries(architectures.map(unpack)) as Record<Architecture, Libc6>;
+  return Object.fromEntries(
+    architectures.map((architecture) => [architecture, names.map((name) => unpack(architecture, name))]),
+  ) as Record<Architecture, DebianPackage[]>;
 }
