@@ -68,7 +68,7 @@ function once(name: string, make: (path: string) => void): string {
  * @param architecture Debian's name of it; else this machine's
  */
 export const unpacked = (suite: Suite | "bookworm", name: string, architecture = ""): string =>
-  once(`${name.replace(/[^\w.-]+/g, "")}-${suite}${architecture && `-${architecture}`}`, (path) => {
+  once(`${name.replace(/\[.*?\]|[^\w-]/g, "")}-${suite}${architecture && `-${architecture}`}`, (path) => {
     // Lists and downloads of its own, so that the machine's stay as they are.
     const apt = mkdtempSync(join(folder, "unfinished-apt-"));
     try {

@@ -27,13 +27,7 @@ export interface Kernel {
 
 const own = join(dist, "vmlinuz-arm64-64k");
 
-type Row = [
-  architecture: string,
-  suite: Suite | "own",
-  flavour: string,
-  kibibytes: number,
-  runsHosted?: true,
-];
+type Row = [architecture: string, suite: Suite, flavour: string, kibibytes: number, runsHosted?: true];
 
 const table: readonly Row[] = [
   ["amd64", "sid", "cloud-amd64", 4, true],
