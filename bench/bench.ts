@@ -1,11 +1,11 @@
 /**
- * npm run bench: what both builds cost beside their peers, all measured in one run, in turns.
+ * npm run bench -- [--publish] [SECONDS]: what both builds cost beside their peers, all measured in one run, in turns.
  *
- * bun bench/bench.ts [SECONDS]: the time that the rounds may take.
+ * SECONDS is the time that the rounds may take. The results go to dist/bench; --publish renews the tracked ones too.
  */
 import { statSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
-import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { version } from "../package.json" with { type: "json" };
 import { Pod } from "../tests/helpers/pod.ts";
 import { childrenOf, output, until } from "../tests/helpers/process.ts";
@@ -15,12 +15,21 @@ import { Workshop } from "../tests/helpers/workshop.ts";
 import { imageOf, weigh } from "./images.ts";
 import { costOf, cpuTime, untilExit, untilReady, untilTerminated } from "./measure.ts";
 import { emptyScript, type Peer, peers } from "./peers.ts";
-import { pictures } from "./pictures.ts";
+import { FOLDER, publish, write } from "./publish.ts";
 import { containerd, crun, makeCold, podman, type Runtime } from "./runtimes.ts";
 import { Command } from "./spawn.ts";
 import { EMPTY, fullTable, type Results, summary } from "./table.ts";
 
-const SECONDS = Number(Bun.argv[2] ?? 240);
+/** What is asked for. Throws if it cannot be understood. */
+function parseCommand(): { isPublished: boolean; seconds: number } {
+  const options = { publish: { type: "boolean", default: false } } as const;
+  const { values, positionals } = parseArgs({ args: Bun.argv.slice(2), options, allowPositionals: true });
+  const [seconds = "240", ...more] = positionals;
+  if (!(Number(seconds) > 0) || more.length > 0)
+    throw new Error("usage: npm run bench -- [--publish] [SECONDS]");
+  return { isPublished: values.publish, seconds: Number(seconds) };
+}
+
 /** Fewer tell nothing, more tell nothing more. */
 const [FEWEST, MOST] = [3, 20];
 const INSTANCES = 100;
@@ -34,9 +43,14 @@ const IN_RUNTIMES = ["freestanding", "hosted", "C, glibc", "C, musl"];
 const begin = performance.now();
 const elapsed = () => (performance.now() - begin) / 1000;
 
-/** Says on a terminal what is measured. */
+/** Says what is measured: on a terminal in one line that changes, elsewhere a line at a time. */
 function progress(what: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${Math.round(elapsed())} s: ${what}`);
+  const [before, after] = process.stderr.isTTY ? ["\r\x1b[K", ""] : ["", "\n"];
+  process.stderr.write(`${before}${Math.round(elapsed())} s: ${what}${after}`);
+}
+
+function endProgress(): void {
+  if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
 }
 
 /** Each is the first in turn: what comes behind a program with two processes would always have to bear its end. */
@@ -91,8 +105,9 @@ const missingRuntimes = (): string =>
       })
     : "run this as root";
 
-async function bench(): Promise<Results> {
-  const all = peers();
+/** @param leaveOut is told what cannot be measured, and why */
+async function bench(seconds: number, leaveOut: (what: string, how: string) => void): Promise<Results> {
+  const all = peers(leaveOut);
   const commands = new Map(all.map((peer) => [peer, new Command(peer.command)]));
   const exits = new Map(all.map((peer) => [peer, new Command(peer.exits)]));
   const empty = new Command(emptyScript());
@@ -106,7 +121,7 @@ async function bench(): Promise<Results> {
   await using stack = new AsyncDisposableStack();
   const runtimes: [runtime: string, peer: string, Runtime][] = [];
   const how = missingRuntimes();
-  if (how !== "") console.error(`left out: images and runtimes (${how})`);
+  if (how !== "") leaveOut("images and runtimes", how);
   else {
     const workshop = stack.use(new Workshop());
     await workshop.ready();
@@ -131,15 +146,15 @@ async function bench(): Promise<Results> {
   let rounds = 0;
   for (; rounds < MOST; rounds++) {
     const spent = elapsed() - start;
-    if (rounds >= FEWEST && spent + spent / rounds > SECONDS) break;
-    const left = rounds === 0 ? "" : `, at most ${Math.max(0, Math.ceil(SECONDS - spent))} s left`;
-    const say = (what: string) => progress(`round ${rounds + 1}${left}: ${what}`);
+    if (rounds >= FEWEST && spent + spent / rounds > seconds) break;
+    const left = rounds === 0 ? "" : `, at most ${Math.max(0, Math.ceil(seconds - spent))} s left`;
+    const inRound = (what: string) => progress(`round ${rounds + 1}${left}: ${what}`);
     for (const { name, command, rests } of inTurn(all, rounds)) {
-      say(`memory of ${name}`);
+      inRound(`memory of ${name}`);
       const memory = await costOf(command, INSTANCES, rests);
       for (const [part, value] of Object.entries(memory)) samples.add(`memory ${part}`, name, value);
     }
-    say("starts and ends");
+    inRound("starts and ends");
     for (let turn = 0; turn < STARTS; turn++) {
       for (const peer of inTurn(all, rounds + turn)) {
         samples.add("ready", peer.name, untilReady(commands.get(peer) ?? empty, peer.ready));
@@ -149,14 +164,14 @@ async function bench(): Promise<Results> {
       samples.add("exit", EMPTY, untilExit(empty));
     }
     for (const peer of inTurn(reapers, rounds)) {
-      say(`reaping of ${peer.name}`);
+      inRound(`reaping of ${peer.name}`);
       const { rate, cpu } = await reaping(peer, orphans);
       samples.add("reaped", peer.name, rate);
       samples.add("reaping cpu", peer.name, cpu);
     }
     for (const [name, peer, runtime] of inTurn(runtimes, rounds)) {
       for (const cache of ["warm", "cold"]) {
-        say(`${name}, ${peer}, ${cache}`);
+        inRound(`${name}, ${peer}, ${cache}`);
         if (cache === "cold") makeCold(runtime);
         const { time, peak } = await runtime.life();
         samples.add(`${name} ${cache} time`, peer, time);
@@ -206,20 +221,19 @@ async function bench(): Promise<Results> {
   };
 }
 
-/** JSON in which each measure of a peer is a line. */
-const readable = (results: Results): string =>
-  `${JSON.stringify(results, null, 2).replace(/\{[^{}]*\}/g, (inner) => inner.replace(/\s+/g, " "))}\n`;
-
 try {
-  const results = await bench();
-  if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
-  await Bun.write(join(import.meta.dir, "results.json"), readable(results));
-  await pictures(results);
+  const { isPublished, seconds } = parseCommand();
+  const results = await bench(seconds, (what, how) => {
+    if (isPublished) throw new Error(`nothing is published without ${what}: ${how}`);
+    console.error(`left out: ${what} (${how})`);
+  });
+  endProgress();
+  await write(results, FOLDER);
+  if (isPublished) await publish(results);
   console.log(fullTable(results));
-  console.log(
-    `\n${elapsed().toFixed(0)} s; bench/results.json and bench/*.svg are written; npm run bench:readme puts the tables into README.md and bench/README.md`,
-  );
+  console.log(`\n${elapsed().toFixed(0)} s; dist/bench has the results and the pictures.`);
 } catch (error) {
+  endProgress();
   console.error(`bench: ${error instanceof Error ? error.message : error}`);
   process.exitCode = 1;
 }

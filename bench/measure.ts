@@ -7,14 +7,6 @@ import { childrenOf, field, proc, status, until } from "../tests/helpers/process
 import type { Has } from "./peers.ts";
 import { Command, wait } from "./spawn.ts";
 
-/** The middle one of an odd number of values, or the mean of the two middle ones. */
-export function median(values: readonly number[]): number {
-  const ordered = values.toSorted((one, other) => one - other);
-  const half = ordered.length >> 1;
-  const [low, high] = [ordered[half - 1] ?? 0, ordered[half] ?? 0];
-  return ordered.length % 2 === 0 ? (low + high) / 2 : high;
-}
-
 /**
  * KiB that one instance charges to its memory cgroup: what the process has for itself and how much of it is the stack;
  * the page cache, which is 0 where another cgroup has read the files before; what the kernel has for it and how much of

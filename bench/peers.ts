@@ -49,16 +49,12 @@ const pauses = (name: string, program: Program, ready: Has = catches): Peer => (
   reaps: true,
 });
 
-export const isFreestanding = pauses("freestanding", freestanding);
-export const isHosted = pauses("hosted", hosted, catchesAtLeast);
-export const glibc = () => pauses(STANDARD, reference);
-
-export function musl(): Peer {
+function musl(): Peer {
   const executable = compile("reference", "musl-gcc", join(dist, "reference-musl"));
   return pauses("C, musl", { ...reference, executable });
 }
 
-export function floor(): Peer {
+function floor(): Peer {
   const { pauses: pause, exits } = writeFloor();
   return {
     name: "floor",
@@ -81,13 +77,13 @@ function installed(
   return { name, command: [path, ...rest], ready: has, rests: has, exits: [path, version], reaps: true };
 }
 
-/** All of them that there are, and on standard error those that are not. */
-export function peers(): Peer[] {
+/** All of them that there are. */
+export function peers(leaveOut: (what: string, how: string) => void): Peer[] {
   const SLEEP = ["sleep", "infinity"];
   const all: [tools: Record<string, string>, make: () => Peer][] = [
-    [{}, () => isFreestanding],
-    [{}, () => isHosted],
-    [reference.tools, glibc],
+    [{}, () => pauses("freestanding", freestanding)],
+    [{}, () => pauses("hosted", hosted, catchesAtLeast)],
+    [reference.tools, () => pauses(STANDARD, reference)],
     [{ "musl-gcc": "musl-tools" }, musl],
     [{ catatonit: "catatonit" }, () => installed("catatonit -P", ["catatonit", "-P"], "-V", blocks)],
     [{ tini: "tini" }, () => installed("tini", ["tini", "--", ...SLEEP], "--version", childSleeps)],
@@ -100,7 +96,7 @@ export function peers(): Peer[] {
   return all.flatMap(([tools, make]) => {
     const how = missing(tools);
     if (how === "") return [make()];
-    console.error(`left out: ${Object.keys(tools).join()} (${how})`);
+    leaveOut(Object.keys(tools).join(), how);
     return [];
   });
 }

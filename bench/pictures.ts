@@ -1,8 +1,6 @@
 /**
- * The pictures of bench/results.json, as SVG without a background, in colours that can be read on light and on dark.
- * `bun bench/pictures.ts` draws them again.
+ * The pictures of a benchmark's results: SVG without a background, in colours that can be read on light and on dark.
  */
-import { join } from "node:path";
 import { parse, View } from "vega";
 import { compile, type TopLevelSpec } from "vega-lite";
 import type { Results } from "./table.ts";
@@ -15,23 +13,19 @@ const COLOURS: Readonly<Record<string, string>> = {
   "C, musl": "#4a9d6e",
 };
 const OTHERS = "#98a0a8";
+const ON_COLOURS = "#14181c";
 
 const config = {
   background: "transparent",
   view: { stroke: null },
   axis: { labelColor: GREY, titleColor: GREY, gridColor: `${GREY}40`, domainColor: GREY, tickColor: GREY },
-  title: { color: GREY },
+  title: { color: GREY, subtitleColor: GREY, anchor: "start", frame: "group", offset: 18 },
   legend: { labelColor: GREY, titleColor: GREY },
   text: { color: GREY },
 };
 
-async function draw(name: string, spec: object): Promise<void> {
-  const { spec: vega } = compile({ ...spec, config } as TopLevelSpec);
-  await Bun.write(
-    join(import.meta.dir, `${name}.svg`),
-    await new View(parse(vega), { renderer: "none" }).toSVG(),
-  );
-}
+const draw = (spec: object): Promise<string> =>
+  new View(parse(compile({ ...spec, config } as TopLevelSpec).spec), { renderer: "none" }).toSVG();
 
 const colour = (names: readonly string[]) => ({
   field: "peer",
@@ -40,64 +34,113 @@ const colour = (names: readonly string[]) => ({
   scale: { domain: names, range: names.map((name) => COLOURS[name] ?? OTHERS) },
 });
 
-/** Bars of one measure with the middle half of its values; the floor is a line through all of them. */
-function bars({ measures }: Results, measure: string, title: string, logarithmic: boolean): object {
+const y = { field: "peer", type: "nominal", sort: null, title: null };
+const WIDTH = 520;
+const axes = { width: WIDTH, height: { step: 24 } };
+const heading = (text: string, ...subtitle: readonly string[]) => ({ text, subtitle });
+
+/** The floor: a line through all that is drawn, and what it is. */
+const floorLine = (value: number, unit: string) => [
+  {
+    data: { values: [{ value }] },
+    mark: { type: "rule", color: GREY, strokeDash: [4, 3] },
+    encoding: { x: { field: "value", type: "quantitative" } },
+  },
+  {
+    data: {
+      values: [{ value, text: `floor: ${value.toPrecision(2)} ${unit}, the least that a process can take` }],
+    },
+    mark: { type: "text", align: "left", baseline: "bottom", dx: 2, dy: -2, color: GREY },
+    encoding: { x: { field: "value", type: "quantitative" }, y: { value: 0 }, text: { field: "text" } },
+  },
+];
+
+/** The values of a measure by peer, and that of the floor. */
+function split({ measures }: Results, measure: string) {
   const { floor, ...rest } = measures[measure] ?? {};
   const values = Object.entries(rest).map(([peer, values]) => ({ peer, ...values }));
-  const names = values.map(({ peer }) => peer);
-  const least = Math.min(...[...values.map(({ low }) => low), floor?.low ?? 1]);
-  const from = logarithmic ? 10 ** Math.floor(Math.log10(least)) : 0;
-  const scale = { ...(logarithmic ? { type: "log" } : {}), domainMin: from, nice: true };
-  const y = { field: "peer", type: "nominal", sort: null, title: null };
+  return { floor: floor?.median ?? 0, values, names: values.map(({ peer }) => peer) };
+}
+
+/** Memory: bars. Rounds differ by less than a picture can show, so it says by how much. */
+function memory(results: Results): object {
+  const { floor, values, names } = split(results, "memory total");
+  const spread = Math.max(
+    ...values.map(({ low, median, high }) => Math.max(median - low, high - median) / median),
+  );
+  const percent = Math.ceil(spread * 100);
   return {
-    title,
-    width: 520,
-    height: { step: 24 },
+    title: heading(
+      "Memory charged per pause process, KiB",
+      `Medians of ${results.rounds} rounds of ${results.instances} processes.`,
+      `Half of the rounds are within ${percent} % of them.`,
+    ),
+    ...axes,
     data: { values },
     layer: [
       {
         mark: "bar",
+        encoding: { y, x: { field: "median", type: "quantitative", title: null }, color: colour(names) },
+      },
+      {
+        mark: { type: "text", align: "left", dx: 4, color: GREY },
         encoding: {
           y,
-          x: { field: "median", type: "quantitative", title: null, scale },
-          x2: { datum: from },
-          color: colour(names),
+          x: { field: "median", type: "quantitative" },
+          text: { field: "median", format: ".3r" },
+        },
+      },
+      ...floorLine(floor, "KiB"),
+    ],
+  };
+}
+
+/** Start: dots, because the length of a bar says nothing on a logarithmic axis. */
+function start(results: Results): object {
+  const { floor, values, names } = split(results, "ready");
+  const color = colour(names);
+  const [least, most] = [
+    Math.min(...values.map(({ low }) => low)),
+    Math.max(...values.map(({ high }) => high)),
+  ];
+  const scale = { type: "log", domain: [least / 1.3, most * 1.5], nice: false };
+  return {
+    title: heading(
+      "Start, exec to ready, ms",
+      "Dot: median. Line: the middle half of the starts.",
+      "The axis is logarithmic.",
+    ),
+    ...axes,
+    data: { values },
+    layer: [
+      {
+        mark: { type: "errorbar", ticks: { size: 10 }, rule: { strokeWidth: 2 } },
+        encoding: {
+          y,
+          x: {
+            field: "low",
+            type: "quantitative",
+            title: null,
+            scale,
+            axis: { values: [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100] },
+          },
+          x2: { field: "high" },
+          color,
         },
       },
       {
-        mark: { type: "rule", color: GREY, strokeWidth: 2 },
-        encoding: { y, x: { field: "low", type: "quantitative" }, x2: { field: "high" } },
+        mark: { type: "point", filled: true, size: 70, opacity: 1 },
+        encoding: { y, x: { field: "median", type: "quantitative" }, color },
       },
       {
-        mark: { type: "text", align: "left", dx: 6, color: GREY },
+        mark: { type: "text", align: "left", dx: 8, color: GREY },
         encoding: {
           y,
           x: { field: "high", type: "quantitative" },
-          text: { field: "median", format: ".3~r" },
+          text: { field: "median", format: ".3r" },
         },
       },
-      ...(floor === undefined
-        ? []
-        : [
-            {
-              data: { values: [{ median: floor.median, text: "the kernel's floor" }] },
-              mark: { type: "rule", color: GREY, strokeDash: [4, 3] },
-              encoding: { x: { field: "median", type: "quantitative" } },
-            },
-            {
-              data: {
-                values: [
-                  { median: floor.median, text: `the kernel's floor, ${floor.median.toPrecision(2)}` },
-                ],
-              },
-              mark: { type: "text", align: "left", baseline: "bottom", dx: 2, dy: -2, color: GREY },
-              encoding: {
-                x: { field: "median", type: "quantitative" },
-                y: { value: 0 },
-                text: { field: "text" },
-              },
-            },
-          ]),
+      ...floorLine(floor, "ms"),
     ],
   };
 }
@@ -118,9 +161,8 @@ function parts({ measures }: Results): object {
     return sizes.map((size, order) => ({ peer, part: PARTS[order], order, size }));
   });
   return {
-    title: "What the memory charged per pod is, KiB",
-    width: 520,
-    height: { step: 24 },
+    title: heading("What that memory is, KiB", "At the end of each bar: the total."),
+    ...axes,
     data: { values },
     transform: [
       { stack: "size", groupby: ["peer"], sort: [{ field: "order" }], as: ["start", "end"] },
@@ -130,7 +172,7 @@ function parts({ measures }: Results): object {
       {
         mark: "bar",
         encoding: {
-          y: { field: "peer", type: "nominal", sort: null, title: null },
+          y,
           x: { field: "start", type: "quantitative", title: null },
           x2: { field: "end" },
           color: {
@@ -143,11 +185,20 @@ function parts({ measures }: Results): object {
       },
       {
         transform: [{ filter: "datum.size >= 6" }],
-        mark: { type: "text", color: "white" },
+        mark: { type: "text", color: ON_COLOURS },
         encoding: {
-          y: { field: "peer", type: "nominal", sort: null },
+          y,
           x: { field: "middle", type: "quantitative" },
           text: { field: "size", format: ".0f" },
+        },
+      },
+      {
+        transform: [{ aggregate: [{ op: "sum", field: "size", as: "total" }], groupby: ["peer"] }],
+        mark: { type: "text", align: "left", dx: 4, color: GREY },
+        encoding: {
+          y,
+          x: { field: "total", type: "quantitative" },
+          text: { field: "total", format: ".0f" },
         },
       },
     ],
@@ -163,11 +214,11 @@ function nodes({ scale }: Results): object {
   const position = {
     x: { field: "pods", type: "ordinal", sort: null, title: null, axis: { labelAngle: 0 } },
     xOffset: { field: "peer", sort: names },
-    y: { field: "memory", type: "quantitative", title: "MiB" },
+    y: { field: "memory", type: "quantitative", title: null },
   };
   return {
-    title: "Memory of all pause containers of a node, MiB",
-    width: 520,
+    title: "Memory of all pause processes of a node, MiB",
+    width: WIDTH,
     height: 240,
     data: { values },
     layer: [
@@ -175,23 +226,29 @@ function nodes({ scale }: Results): object {
         mark: "bar",
         encoding: {
           ...position,
-          color: { ...colour(names), legend: { title: null, orient: "bottom" } },
+          color: {
+            ...colour(names),
+            legend: { title: null, orient: "bottom", gridAlign: "all", columnPadding: 24 },
+          },
         },
       },
       {
         mark: { type: "text", dy: -6, color: GREY, fontSize: 10 },
-        encoding: { ...position, text: { field: "memory", format: ".3~r" } },
+        encoding: { ...position, text: { field: "memory", format: ".3r" } },
       },
     ],
   };
 }
 
-/** Draws all of them. */
-export async function pictures(results: Results): Promise<void> {
-  await draw("memory", bars(results, "memory total", "Memory charged per pod, KiB", false));
-  await draw("start", bars(results, "ready", "Start, exec to ready, ms (logarithmic)", true));
-  await draw("parts", parts(results));
-  await draw("scale", nodes(results));
+/** All of them, as SVG, by their names. */
+export async function pictures(results: Results): Promise<Record<string, string>> {
+  const specs = {
+    memory: memory(results),
+    start: start(results),
+    parts: parts(results),
+    scale: nodes(results),
+  };
+  const drawn: Record<string, string> = {};
+  for (const [name, spec] of Object.entries(specs)) drawn[`${name}.svg`] = `${await draw(spec)}\n`;
+  return drawn;
 }
-
-if (import.meta.main) await pictures(await Bun.file(join(import.meta.dir, "results.json")).json());

@@ -1,7 +1,6 @@
 /**
- * The tables of README.md and bench/README.md, from bench/results.json. `bun bench/table.ts` writes them there.
+ * The tables of README.md and bench/README.md, of a benchmark's results.
  */
-import { join } from "node:path";
 
 /** Values of one measure: how many, the least, and the quartiles. */
 export interface Summary {
@@ -61,7 +60,6 @@ const SHORT = {
   measures: [
     "memory total",
     "ready",
-    "exit",
     "reaping cpu",
     "executable",
     "image compressed",
@@ -101,21 +99,29 @@ export const summary = (values: readonly number[]): Summary => ({
 
 const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 
-function withUnit(value: number, unit: Unit): string {
-  if (unit === "KiB" && value >= 1000) return `${digits.format(value / 1024)} MiB`;
-  return `${digits.format(value)} ${unit}`;
+/** "2.28 MiB", or with its middle half "2.28 MiB (2.24–2.35)": in brackets too it is MiB. */
+function withUnit({ median, low, high }: Summary, unit: Unit, withQuartiles = false): string {
+  let [divisor, name]: [number, string] = [1, unit];
+  if (unit === "KiB" && median >= 1000) [divisor, name] = [1024, "MiB"];
+  if (unit === "KiB" && median > 0 && median < 1) [divisor, name] = [1 / 1024, "bytes"];
+  const number = (value: number) => digits.format(value / divisor);
+  const quartiles = withQuartiles && number(low) !== number(high) ? ` (${number(low)}–${number(high)})` : "";
+  return `${number(median)} ${name}${quartiles}`;
 }
 
 /**
- * How many times the standard's this is; "=" if the middle halves of both overlap, because then these rounds cannot
+ * How many times the standard's this is; "≈" if the middle halves of both overlap, because then these rounds cannot
  * tell them apart, or if the medians differ by less than what is counted with can tell.
  */
 export function ratio(own: Summary, standard: Summary, resolution = 0): string {
-  if (Math.abs(own.median - standard.median) < resolution) return "=";
-  if (own.low <= standard.high && standard.low <= own.high) return "=";
+  if (Math.abs(own.median - standard.median) < resolution) return "≈";
+  if (own.low <= standard.high && standard.low <= own.high) return "≈";
   const times = own.median / standard.median;
-  return times < 0.1 || times >= 10 ? `×${digits.format(times)}` : `×${times.toFixed(2)}`;
+  return `×${times >= 10 ? digits.format(times) : times.toFixed(2)}`;
 }
+
+/** Ratios of memory reproduce; those of times do not, and of sizes nobody needs them. */
+const hasRatio = (measure: string) => /^memory|peak$/.test(measure);
 
 /** Markdown: a row a measure, a column a peer. */
 function markdown(
@@ -136,10 +142,10 @@ function markdown(
     const cells = peers.map((name) => {
       const own = of[name];
       if (own === undefined) return "";
-      const value = withUnit(own.median, unit);
-      const quartiles = own.low === own.high ? "" : ` (${digits.format(own.low)}–${digits.format(own.high)})`;
-      const isStandard = name === STANDARD || standard === undefined || standard.median === 0;
-      return `${value}${withQuartiles ? quartiles : ""}${isStandard ? "" : ` ${ratio(own, standard, resolution)}`}`;
+      const value = withUnit(own, unit, withQuartiles);
+      const isAlone =
+        name === STANDARD || standard === undefined || standard.median === 0 || !hasRatio(measure);
+      return isAlone ? value : `${value} ${ratio(own, standard, resolution)}`;
     });
     lines.push(row([titles[measure] ?? title, ...cells]));
   }
@@ -147,44 +153,43 @@ function markdown(
 }
 
 const measuredOn = ({ date, machine, rounds, instances }: Results) =>
-  `${date}, ${machine}. Medians of ${rounds} rounds in turns, memory of ${instances} instances at a time. Behind each
-value: how many times that of the C program with glibc, both static; "=" where the middle halves of the values overlap.`;
+  `${date}, ${machine}. Medians of ${rounds} rounds in turns; memory of ${instances} processes at a time.`;
 
 /** README.md's. */
 export function table(results: Results): string {
   const peers = SHORT.peers.filter((name) => results.measures["memory total"]?.[name] !== undefined);
-  return `${markdown(results, SHORT.measures, peers, SHORT.titles, false)}\n\n${measuredOn(results)}`;
+  const rows = markdown(results, SHORT.measures, peers, SHORT.titles, false);
+  return `Each value is for one process. ×: times that of C with glibc; ≈: no difference. Memory's ratios reproduce elsewhere,
+[times do not](bench/README.md#what-reproduces). Floor: a program of one page that only pauses, the least on this kernel.
+
+${rows}
+
+${measuredOn(results)}`;
 }
 
 /** bench/README.md's: all of it. */
 export function fullTable(results: Results): string {
   const peers = Object.keys(results.measures["memory total"] ?? {});
   const versions = Object.entries(results.versions).map(([name, version]) => `${name} ${version}`);
-  const [empty, ours] = [results.measures.exit?.[EMPTY], results.measures.ready?.hosted];
-  const besideBun =
-    empty && ours
-      ? `An ${EMPTY} takes ${withUnit(empty.median, "ms")} from exec to exit; hosted, exec to ready, is ${ratio(ours, empty)} of that.\n\n`
-      : "";
-  const notes = `${measuredOn(results)}\nIn brackets: the middle half.\n\n${besideBun}${versions.join(", ")}.`;
-  return `${markdown(results, Object.keys(MEASURES), peers, {}, true)}\n\n${notes}`;
+  const empty = results.measures.exit?.[EMPTY];
+  const besideBun = empty ? `From exec to exit an ${EMPTY} takes ${withUnit(empty, "ms")}.\n\n` : "";
+  const rows = markdown(results, Object.keys(MEASURES), peers, {}, true);
+  return `Each value is for one process. In brackets: the middle half of the values, in the unit of the value before. Behind memory:
+× says how many times that of C with glibc it is, ≈ that this run can tell no difference. The floor is a program of one
+page that only pauses: no process takes less on this kernel.
+
+${rows}
+
+${measuredOn(results)}
+
+${besideBun}${versions.join(", ")}.`;
 }
 
-const MARKS = ["<!-- bench: written by bench/table.ts -->\n", "<!-- /bench -->"] as const;
+const MARKS = ["<!-- bench: written by bench/publish.ts -->\n", "<!-- /bench -->"] as const;
 
 /** A document with a table of these results between the marks. */
 export function withTable(document: string, results: Results, make = table): string {
   const [head = "", rest = ""] = document.split(MARKS[0]);
   const tail = rest.split(MARKS[1])[1] ?? "";
   return `${head}${MARKS[0]}\n${make(results)}\n\n${MARKS[1]}${tail}`;
-}
-
-if (import.meta.main) {
-  const results: Results = await Bun.file(join(import.meta.dir, "results.json")).json();
-  for (const [path, make] of [
-    ["../README.md", table],
-    ["README.md", fullTable],
-  ] as const) {
-    const file = Bun.file(join(import.meta.dir, path));
-    await Bun.write(file, withTable(await file.text(), results, make));
-  }
 }

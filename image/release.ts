@@ -83,6 +83,19 @@ function made(kind: Kind, revision: string) {
   return { kind, archive: join(dist, archive), sbom: join(dist, sbom), digest, tag };
 }
 
+/** The listings of the freestanding image's executables, by architecture: of those that this bill of materials names. */
+function listings(sbom: string): Map<string, string> {
+  const shipped = readFileSync(sbom, "utf8");
+  const found = images.freestanding.architectures.map((architecture): [string, string] => {
+    const folder = join(dist, "freestanding", architecture);
+    const [executable, listing] = [join(folder, "pause"), join(folder, "pause.lst")];
+    if (!existsSync(listing) || !shipped.includes(sha256(readFileSync(executable))))
+      fail(`dist/freestanding/${architecture} is not what the image has: npm run image`);
+    return [architecture, listing];
+  });
+  return new Map(found);
+}
+
 /** How the image came to be: the predicate of SLSA's build provenance (slsa.dev/spec/v1.0/provenance). */
 function provenance(sbom: string, revision: string): object {
   const { packages } = JSON.parse(readFileSync(sbom, "utf8")) as Document;
@@ -128,8 +141,7 @@ function page(all: readonly ReturnType<typeof made>[], options: readonly string[
     files.set(images[kind].archive, archive);
     files.set(images[kind].sbom, sbom);
   }
-  for (const architecture of images.freestanding.architectures)
-    files.set(`pause-${architecture}.lst`, join(dist, "freestanding", architecture, "pause.lst"));
+  for (const [architecture, listing] of listed) files.set(`pause-${architecture}.lst`, listing);
   for (const name of ["LICENSE", "NOTICE"])
     if (existsSync(join(root, name))) files.set(name, join(root, name));
   for (const [name, from] of files) copyFileSync(from, join(folder, name));
@@ -151,6 +163,7 @@ need(["cosign"], "apt-get install cosign (Debian 13), dnf install cosign …");
 const revision = tagged();
 const section = changes();
 const all = kinds.map((kind) => made(kind, revision));
+const listed = listings(join(dist, images.freestanding.sbom));
 for (const { tag, digest } of all) {
   const there = published(`${repository}:${tag}`);
   if (there !== undefined && there !== digest)

@@ -5,18 +5,17 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Kind } from "../image/contents.ts";
-import { Machine, missingDebian } from "./helpers/debian.ts";
+import { Machine, machineOf, missingDebian } from "./helpers/debian.ts";
 import { MESSAGE } from "./helpers/expect.ts";
 import { buildImages, commands, type Image, images } from "./helpers/images.ts";
 import { childrenOf, must, output, status, until } from "./helpers/process.ts";
-import { dist, hosted, reference, root } from "./helpers/programs.ts";
+import { architecture, dist, hosted, reference, root } from "./helpers/programs.ts";
 import { type Registry, startRegistry } from "./helpers/registry.ts";
 import { untilAtRest } from "./helpers/rest.ts";
 import { orphans } from "./helpers/runtimes.ts";
-import { CC } from "./helpers/tools.ts";
+import { CC, unobtainable } from "./helpers/tools.ts";
 import { Workshop } from "./helpers/workshop.ts";
 
-const architecture = process.arch === "x64" ? "amd64" : process.arch;
 const APPLICATION = "application:1";
 const PROFILE = "examples/seccomp.json";
 const CONTAINERFILE = 'FROM scratch\nCOPY pause /\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n';
@@ -30,7 +29,9 @@ const how =
         mmdebstrap: "mmdebstrap",
         skopeo: "skopeo",
         "/bin/busybox": "busybox-static",
-      })
+      }) ||
+      unobtainable(buildImages) ||
+      unobtainable(() => machineOf("trixie"))
     : "run the tests as root";
 
 /** Where a dockerd runs. */
@@ -79,8 +80,6 @@ const DAEMONS = {
 };
 
 describe.skipIf(how !== "")(`Docker${how && ` (skipped: ${how})`}`, () => {
-  beforeAll(buildImages, 900_000);
-
   for (const [version, { start, isClassic, isOld }] of Object.entries(DAEMONS))
     describe(version, () => {
       let place: Place;

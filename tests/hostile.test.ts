@@ -72,6 +72,7 @@ const survived: Record<string, Start> = {
   "a small stack (256 KiB)": "ulimit -s 256; exec",
   "no limit on the stack": "ulimit -s unlimited; exec",
   "4 GB of address space": "ulimit -v 4000000; exec",
+  "2.5 GB of data (ulimit -d)": "ulimit -d 2500000; exec",
   "5 descriptors": "ulimit -n 5; exec",
   "no locked memory": "ulimit -l 0; exec",
   "files of no size": "ulimit -f 0; exec",
@@ -94,31 +95,59 @@ const survivedFromRoot: Record<string, Start> = {
   "/proc with hidepid": `mount -t proc -o hidepid=2 none /proc; exec ${unprivileged}`,
 };
 
-const refusedFromRoot = {
+const NO_DIRECTORY = /^error: The current working directory was deleted.*\n$/;
+
+/** How Bun ends the hosted program, and what it says. */
+type End = readonly [setup: string, end: number | NodeJS.Signals, stderr: RegExp];
+
+const refusedFromRoot: Record<string, End> = {
+  ...(cc.skip
+    ? {}
+    : {
+        "a working directory outside of the root": [
+          `${root}; cd /tmp; export ROOT=$r; exec ${surroundings} outside /pause; exec`,
+          1,
+          NO_DIRECTORY,
+        ],
+      }),
   "closed descriptors, and no /dev/null to open instead": [
     `${root}; exec <&- >&- 2>&-; ${chroot}`,
     "SIGILL",
     /^$/,
   ],
-} as const;
+};
 
-/** Starts at which Bun ends the hosted program: how, and what it says. The README lists them. */
-const refused: Record<string, readonly [setup: string, end: number | NodeJS.Signals, stderr: RegExp]> = {
-  "a working directory that is deleted": [
-    "d=$(mktemp -d); cd $d; rmdir $d; exec",
+/** Starts at which Bun ends the hosted program. LIMITS.md lists them. */
+const refused: Record<string, End> = {
+  "a working directory that is deleted": ["d=$(mktemp -d); cd $d; rmdir $d; exec", 1, NO_DIRECTORY],
+  "a working directory whose file system was unmounted": [
+    "mount -t tmpfs none /mnt; cd /mnt; umount --lazy /mnt; exec",
     1,
-    /^error: The current working directory was deleted.*\n$/,
+    NO_DIRECTORY,
+  ],
+  "a working directory with a path of 4,500 characters": [
+    `mount -t tmpfs none /mnt; cd /mnt; d=$(printf %0100d 0)
+    for i in $(seq 45); do mkdir $d; cd -P $d; done; exec`,
+    1,
+    /^error: An unknown error occurred/,
   ],
   "4 descriptors": ["ulimit -n 4; exec", 1, /error: bun ran out of file descriptors/],
   "a stack of 64 KiB": ["ulimit -s 64; exec", 1, /Bun v/],
   "2 GB of address space": ["ulimit -v 2000000; exec", 1, /^Error: libc cannot be called: .*\n$/],
   ...(isRoot ? refusedFromRoot : {}),
+  "2 GB of data (ulimit -d)": ["ulimit -d 2000000; exec", 1, /^Error: libc cannot be called: .*\n$/],
   "no /proc": ["mount -t tmpfs none /proc; exec", "SIGILL", /Bun has crashed/],
   "BUN_JSC_useJIT=0": ["export BUN_JSC_useJIT=0; exec", 1, /^Error: libc cannot be called: .*\n$/],
   "an unknown option of JavaScriptCore": [
     "export BUN_JSC_nonsense=1; exec",
     1,
     /invalid JSC environment variable/,
+  ],
+  "LD_TRACE_LOADED_OBJECTS=1, which lists libraries": ["export LD_TRACE_LOADED_OBJECTS=1; exec", 0, /^$/],
+  "MIMALLOC_DISALLOW_ARENA_ALLOC=1": [
+    "export MIMALLOC_DISALLOW_ARENA_ALLOC=1; exec",
+    "SIGILL",
+    /MemoryExhaustion/,
   ],
   "BUN_BE_BUN=1, which makes it Bun": ["export BUN_BE_BUN=1; exec", 0, /^$/],
 };
@@ -131,9 +160,15 @@ if (!cc.skip && output([surroundings, "mdwe", "true"]).exitCode === 0)
     /^Error: libc cannot be called: .*\n$/,
   ];
 
+// Only x86's can be forbidden (PR_SET_TSC(2const)).
+if (!cc.skip && process.arch === "x64")
+  refused["a time-stamp counter that may not be read"] = [`exec ${surroundings} no-tsc`, "SIGSEGV", /^$/];
+
 /** Starts from which it rests, but Bun says or does something first. */
 const loud: Record<string, readonly [start: Start, stderr: RegExp]> = {
   "SIGPWR ignored": ["trap '' PWR; exec", /^Overriding existing handler for signal 30\. .*\n/],
+  "LD_PRELOAD of a library that is not there": ["export LD_PRELOAD=/none.so; exec", /^ERROR: ld.so: object /],
+  "LD_PROFILE, with which the runtime stays": [["export LD_PROFILE=libc.so.6; exec", STAYS], /^Shutting/],
   "BUN_OPTIONS=--preload": [["cd $PLANTED; export BUN_OPTIONS=--preload=./evil.ts; exec", STAYS], /^EVIL\n/],
 };
 

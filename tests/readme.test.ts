@@ -4,7 +4,8 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { must } from "./helpers/process.ts";
+import { scripts } from "../package.json" with { type: "json" };
+import { must, output } from "./helpers/process.ts";
 import { root } from "./helpers/programs.ts";
 
 const read = (file: string) => readFileSync(join(root, file), "utf8");
@@ -31,6 +32,8 @@ for (const file of [
   "README.md",
   "LIMITS.md",
   "SECURITY.md",
+  "CONTRIBUTING.md",
+  "docs/how-it-works.md",
   "bench/README.md",
   "image/README.md",
   "examples/README.md",
@@ -44,9 +47,30 @@ for (const file of [
     expect(broken.map(([link]) => link)).toEqual([]);
   });
 
+test("CONTRIBUTING.md explains every script of package.json", () => {
+  const rows =
+    read("CONTRIBUTING.md")
+      .match(/^\| `npm .*$/gm)
+      ?.join("\n") ?? "";
+  const words = new Set(rows.match(/[\w:]+/g));
+  expect(Object.keys(scripts).filter((script) => !words.has(script))).toEqual([]);
+});
+
 test("README quotes init.ts", () => {
   const quoted = /```ts\n(.*?)```/s.exec(readme)?.[1] ?? "no quote";
   expect(read("init.ts")).toContain(quoted);
+});
+
+test("the example of docs/how-it-works.md prints what stands there", () => {
+  const [, example = "", printed = ""] =
+    /```ts\n(.*?)```.*?```\n(.*?)```/s.exec(read("docs/how-it-works.md")) ?? [];
+  expect(example.trimEnd().split("\n").length).toBeLessThanOrEqual(22);
+  expect(output([process.execPath, "-e", example], { cwd: root })).toEqual({
+    stdout: printed,
+    stderr: "",
+    exitCode: 0,
+    signalCode: null,
+  });
 });
 
 /** README's commands, and by what in which test each is run. */

@@ -33,7 +33,9 @@ export interface Architecture extends Tools {
 /** Those of this machine. */
 function debian12(debian: string, tuple: string, cpu: string, ...options: readonly string[]): Tools {
   const [compiler, emulator] = [`${tuple}-gcc`, `qemu-${cpu}-static`];
-  const packages = debian === "amd64" ? "gcc libc6-dev" : `gcc-${tuple} libc6-dev-${debian}-cross`;
+  const own = process.arch === "arm64" ? "arm64" : "amd64";
+  const cross = `gcc-${tuple.replace("_", "-")} libc6-dev-${debian}-cross`;
+  const packages = debian === own ? "gcc libc6-dev" : cross;
   return {
     objdump: () => ["objdump", ...options],
     elflint: () => ["eu-elflint"],

@@ -46,7 +46,7 @@ export function missingDebian(tools: Record<string, string>): string {
 const source = (suite: string) => `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main`;
 
 /** Makes dist/debian/NAME once. One that was interrupted is not there. */
-function once(name: string, make: (path: string) => void): string {
+export function once(name: string, make: (path: string) => void): string {
   const path = join(folder, name);
   if (existsSync(path)) return path;
   mkdirSync(folder, { recursive: true });
@@ -101,17 +101,19 @@ export const unpacked = (suite: Suite | "bookworm", name: string, architecture =
   });
 
 /**
- * A root file system with these packages and what they depend on; only root can make it. The packages are unpacked and
- * not configured: that takes a fraction of the time, and who runs a program without a service needs no more.
+ * A root file system with these packages and what they depend on; only root can make it.
  *
  * @param paths dpkg's options path-exclude and path-include
+ * @param variant of mmdebstrap. extract: the packages are unpacked and not configured; that takes a fraction of the
+ * time, and who runs a program without a service needs no more.
  */
 export const rootFileSystem = (
   suite: Suite,
   packages: readonly string[],
   paths: readonly string[] = [],
+  variant: "extract" | "minbase" = "extract",
 ): string =>
-  once(`${suite}-${Bun.hash([...packages, ...paths].join()).toString(36)}`, (path) => {
+  once(`${suite}-${Bun.hash([variant, ...packages, ...paths].join()).toString(36)}`, (path) => {
     // How this machine reaches its mirror: by a proxy, or one that stands still and is past its date.
     const reach = `${path}.conf`;
     writeFileSync(
@@ -122,7 +124,7 @@ export const rootFileSystem = (
     );
     try {
       must(
-        ...["mmdebstrap", "--quiet", "--variant=extract", "--format=directory", `--aptopt=${reach}`],
+        ...["mmdebstrap", "--quiet", `--variant=${variant}`, "--format=directory", `--aptopt=${reach}`],
         `--include=${["base-files", ...packages].join()}`,
         ...paths.map((option) => `--dpkgopt=${option}`),
         ...[suite, path, source(suite)],

@@ -1,4 +1,7 @@
-/* The reference of this project: what pause.c does, in C, to be built static with `cc -Os -static -s`. */
+/*
+ * The reference of this project: what pause.c does, in C, to be built static with `cc -Os -static -s`.
+ * After Kubernetes' build/pause/linux/pause.c, Copyright 2016 The Kubernetes Authors, Apache-2.0 (see NOTICE).
+ */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

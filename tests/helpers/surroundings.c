@@ -1,8 +1,10 @@
 /*
  * Becomes a program in surroundings that no shell makes: surroundings WHICH PROGRAM [ARGUMENT]...
- * WHICH is "mdwe" (no memory becomes executable that was not mapped so), "dead-child" (one is waiting to be reaped) or
- * "eventpoll" (4 is one that watches 3, a pipe).
+ * WHICH is "mdwe" (no memory becomes executable that was not mapped so), "dead-child" (one is waiting to be reaped),
+ * "eventpoll" (4 is one that watches 3, a pipe), "outside" (the root becomes $ROOT, the working directory stays) or
+ * "no-tsc" (the time-stamp counter may not be read).
  */
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -35,6 +37,8 @@ int main(int argc, char **argv) {
     waitid(P_ALL, 0, NULL, WEXITED | WNOWAIT);
   }
   if (strcmp(argv[1], "eventpoll") == 0 && eventpoll() < 0) return 125;
+  if (strcmp(argv[1], "outside") == 0 && chroot(getenv("ROOT")) < 0) return 125;
+  if (strcmp(argv[1], "no-tsc") == 0 && prctl(PR_SET_TSC, PR_TSC_SIGSEGV, 0UL, 0UL, 0UL) < 0) return 125;
   execvp(argv[2], argv + 2);
   return 126;
 }

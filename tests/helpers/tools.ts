@@ -3,6 +3,9 @@
  */
 import { existsSync } from "node:fs";
 
+/** Debian's packages that a test, or the bench, did without. */
+export const missingPackages = new Set<string>();
+
 /**
  * Says which of these tools, each with Debian's package for it, are missing: "" or the command that gets them.
  *
@@ -11,7 +14,9 @@ import { existsSync } from "node:fs";
 export function missing(tools: Record<string, string>): string {
   const packages = Object.entries(tools).filter(([tool]) => Bun.which(tool) === null && !existsSync(tool));
   if (packages.length === 0) return "";
-  const how = `apt-get install ${[...new Set(packages.map(([, name]) => name))].join(" ")}`;
+  const names = new Set(packages.flatMap(([, name]) => name.split(" ")));
+  for (const name of names) missingPackages.add(name);
+  const how = `apt-get install ${[...names].join(" ")}`;
   if (process.env.CI) throw new Error(`missing in CI: ${how}`);
   return how;
 }
