@@ -9,6 +9,7 @@ import { MESSAGE } from "./helpers/expect.ts";
 import { buildImages, type Image, images } from "./helpers/images.ts";
 import { output, status, until } from "./helpers/process.ts";
 import { dist, freestanding, reference, root } from "./helpers/programs.ts";
+import { untilAtRest } from "./helpers/rest.ts";
 import { APPLICATION, connect, Sandboxes } from "./helpers/runtimes.ts";
 import { CC, missing, unobtainable } from "./helpers/tools.ts";
 import { Workshop } from "./helpers/workshop.ts";
