@@ -43,7 +43,7 @@ export function missingDebian(tools: Record<string, string>): string {
   return "run the tests on Debian";
 }
 
-const source = (suite: Suite) => `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main`;
+const source = (suite: string) => `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main`;
 
 /** Makes dist/debian/NAME once. One that was interrupted is not there. */
 export function once(name: string, make: (path: string) => void): string {
@@ -61,9 +61,14 @@ export function once(name: string, make: (path: string) => void): string {
   return path;
 }
 
-/** A folder with what is in this package, and without what it depends on; any user can do this. */
-export const unpacked = (suite: Suite, name: string): string =>
-  once(`${name}-${suite}`, (path) => {
+/**
+ * A folder with what is in this package, and without what it depends on; any user can do this. Its name is a regular
+ * expression: of several packages it is the one with the highest number in its name.
+ *
+ * @param architecture Debian's name of it; else this machine's
+ */
+export const unpacked = (suite: Suite | "bookworm", name: string, architecture = ""): string =>
+  once(`${name.replace(/\[.*?\]|[^\w-]/g, "")}-${suite}${architecture && `-${architecture}`}`, (path) => {
     // Lists and downloads of its own, so that the machine's stay as they are.
     const apt = mkdtempSync(join(folder, "unfinished-apt-"));
     try {
@@ -77,20 +82,19 @@ export const unpacked = (suite: Suite, name: string): string =>
         "Dir::Etc::sourceparts": "-",
         "Acquire::Languages": "none",
         "APT::Sandbox::User": userInfo().username,
+        ...(architecture && { "APT::Architecture": architecture, "APT::Architectures": architecture }),
       };
-      const aptGet = [
-        "apt-get",
-        "-qq",
-        ...Object.entries(options).flatMap(([key, value]) => ["-o", `${key}=${value}`]),
-      ];
-      must(...aptGet, "update");
-      const download = output([...aptGet, "download", name], { cwd: apt });
+      const words = ["-qq", ...Object.entries(options).flatMap(([key, value]) => ["-o", `${key}=${value}`])];
+      must("apt-get", ...words, "update");
+      const found = must("apt-cache", ...words, "search", "--names-only", `^${name}$`).match(/^\S+/gm) ?? [];
+      const newest = found.toSorted((one, other) => one.localeCompare(other, "en", { numeric: true })).at(-1);
+      const download = output(["apt-get", ...words, "download", newest ?? name], { cwd: apt });
       const deb = readdirSync(apt).find((file) => file.endsWith(".deb"));
-      if (deb === undefined) throw new Error(`apt-get download ${name}: ${download.stderr}`);
+      if (deb === undefined) throw new Error(`apt-get download ${newest ?? name}: ${download.stderr}`);
       must("dpkg-deb", "--extract", join(apt, deb), path);
       // As in a whole root file system of these.
       for (const merged of readdirSync(join(path, "usr")).filter((entry) => entry.startsWith("lib")))
-        symlinkSync(`usr/${merged}`, join(path, merged));
+        if (!existsSync(join(path, merged))) symlinkSync(`usr/${merged}`, join(path, merged));
     } finally {
       rmSync(apt, { recursive: true, force: true });
     }
@@ -163,7 +167,7 @@ const PACKAGES = {
     ...["containerd", "podman", "crun", "runc", "golang-github-containers-common"],
     ...["docker.io", "docker-cli", "skopeo", "cosign"],
   ],
-  sid: ["crun", "runc", "golang-github-containers-common", "python3-spdx-tools"],
+  sid: ["criu", "python3-spdx-tools"],
 } as const;
 
 /** The root file system of a Machine. */
