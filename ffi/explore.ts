@@ -7,7 +7,7 @@
  */
 import type { Condition } from "./assembler/routine.ts";
 import { describeSignal } from "./constants.ts";
-import { ascii, type Handler, type SignalSafe, type Stream, stderr } from "./libc.ts";
+import { type Handler, type SignalSafe, type Stream, stderr } from "./libc.ts";
 
 /** A handler that sigaction installs. Two of one name that do the same are one object. */
 export interface Installed {
@@ -104,7 +104,7 @@ export interface Choice {
 }
 
 /** In the place of a class: the last one of any call. */
-const LAST = 9;
+export const LAST = 9;
 
 /** A call that was made, and the class of its answer. */
 export interface Made {
@@ -161,7 +161,7 @@ export function explore(
       let isLoop = false;
       if (following !== undefined && isSame(following.call, here.call)) {
         const again = program.run({ classes: next, later: other });
-        isLoop = again.end === undefined && again.made.length === next.length;
+        isLoop = again.end === undefined && again.made.length === next.length + 1;
       }
       branches.push(isLoop ? AGAIN : explore(program, known, next, then));
     }
@@ -211,7 +211,7 @@ export function isSameNode(one: Node, other: Node): boolean {
 /** Calls on one path. A program that makes more is taken for one that does not end. */
 const MAX_CALLS = 100;
 
-/** Ends a run from within. Not an Error: a start has no time for its stack. */
+/** Ends a run from within. Not an Error: a start has no time for its stack. What a program does that catches it is lost. */
 const ENOUGH = {};
 
 /** How runs are watched. */
@@ -222,6 +222,8 @@ export interface Watch {
   readonly loop: number;
   /** Where the program is, at a call. */
   readonly here?: () => Error;
+  /** What is wrong with a call. */
+  readonly wrong?: (call: Call) => string | undefined;
 }
 
 /** How often a handler may make a call again, for the same answer, without a loop. */
@@ -231,8 +233,10 @@ export const MAX_REPEATS = 8;
 export class Recorder {
   readonly made: Made[];
   end: End | undefined;
+  private isOver: boolean;
+  private calls: number;
   private repeats: number;
-  private mostRepeats: number;
+  private repeated: Made | undefined;
   private refusal: Error | undefined;
   private readonly choice: Choice;
   private readonly watch: Watch;
@@ -240,8 +244,10 @@ export class Recorder {
   constructor(choice: Choice, watch: Watch) {
     this.made = [];
     this.end = undefined;
+    this.isOver = false;
+    this.calls = 0;
     this.repeats = 0;
-    this.mostRepeats = 0;
+    this.repeated = undefined;
     this.refusal = undefined;
     this.choice = choice;
     this.watch = watch;
@@ -249,30 +255,40 @@ export class Recorder {
 
   /** Records a call, and answers it. */
   answer(call: Call): number {
-    if (this.end !== undefined) throw ENOUGH;
+    if (this.isOver) throw ENOUGH;
     const { classes, later, instead } = this.choice;
+    const { most, loop, here, wrong } = this.watch;
     const index = this.made.length;
     const possible = CLASSES[call.word];
     const wanted = classes[index] ?? later;
     const chosen = wanted < possible.length ? wanted : possible.length - 1;
     const before = this.made[index - 1];
-    this.repeats =
-      before !== undefined && before.chosen === chosen && isSame(before.call, call) ? this.repeats + 1 : 0;
-    if (this.repeats > this.mostRepeats) this.mostRepeats = this.repeats;
-    // Nobody asks where a call is made that comes again and again.
-    this.made.push({ call, at: this.repeats > MAX_REPEATS ? before?.at : this.watch.here?.(), chosen });
-    if (this.repeats === this.watch.loop) {
+    const isAgain = before !== undefined && before.chosen === chosen && isSame(before.call, call);
+    if (!isAgain) this.calls++;
+    // That it comes again for answers that were asked for says nothing.
+    this.repeats = isAgain && index > classes.length ? this.repeats + 1 : 0;
+    if (this.repeats <= MAX_REPEATS) {
+      const reason = wrong?.(call);
+      if (reason !== undefined) this.refuse(reason);
+      this.made.push({ call, at: here?.(), chosen });
+    } else if (before !== undefined) this.made.push(before);
+    if (this.repeats === most) this.repeated = before;
+    if (this.repeats === loop) {
       this.made.length -= this.repeats;
+      this.isOver = true;
       throw ENOUGH;
     }
-    if (index - this.repeats >= MAX_CALLS)
-      this.refuse(`does not end: ${call.word} is its call number ${index}`);
+    if (this.calls > MAX_CALLS)
+      this.refuse(
+        `does not end within ${MAX_CALLS} calls, and only a single call can be made again and again`,
+      );
     return instead?.index === index ? instead.answer : (possible[chosen]?.[1] ?? 0);
   }
 
   /** Records the end of the process, and ends the run. */
   exit(status: number): never {
-    this.end ??= { exit: status, at: this.watch.here?.() };
+    if (!this.isOver) this.end = { exit: status, at: this.watch.here?.() };
+    this.isOver = true;
     throw ENOUGH;
   }
 
@@ -286,15 +302,16 @@ export class Recorder {
   record(program: () => End): Trace {
     try {
       const end = program();
-      this.end ??= end;
-      if (this.mostRepeats >= this.watch.most)
-        this.refuse(
-          `makes a call ${this.mostRepeats + 1} times: ${this.watch.most} are the most without a loop`,
-        );
+      if (!this.isOver) this.end = end;
     } catch (error) {
-      if (this.refusal === undefined && error !== ENOUGH) throw error;
+      if (this.refusal === undefined && !this.isOver) throw error;
     }
     if (this.refusal !== undefined) throw this.refusal;
+    if (this.end !== undefined && this.repeated !== undefined)
+      throw new Unsupported(
+        `makes a call more than ${this.watch.most} times, and not forever`,
+        this.repeated.at,
+      );
     return this;
   }
 }
@@ -318,7 +335,6 @@ export function handlerProgram(
     },
     waitpid: (pid, _wstatus, options) => recorder.answer({ word: "waitpid", pid, options }),
     write(fd, text) {
-      ascii(text);
       recorder.answer({ word: "write", fd, text });
     },
   };

@@ -37,6 +37,9 @@ export const hosted = {
 export type HostedArchitecture = keyof typeof hosted;
 export const hostedArchitectures = Object.keys(hosted) as HostedArchitecture[];
 
+/** What the licence asks to go with every copy (section 4): in the hosted image, and beside the freestanding one. */
+export const NOTICES = ["LICENSE", "NOTICE"];
+
 /** What Bun is, with JavaScriptCore in it; its other parts are in what the image has as /usr/share/doc/bun/copyright. */
 export const BUN_LICENSES = "MIT AND LGPL-2.0-or-later";
 

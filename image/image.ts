@@ -9,7 +9,6 @@ import { createHash } from "node:crypto";
 import {
   chmodSync,
   copyFileSync,
-  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -29,6 +28,7 @@ import {
   images,
   type Kind,
   kinds,
+  NOTICES,
   platformOf,
   root,
 } from "./contents.ts";
@@ -102,8 +102,7 @@ const rootFilesystems: Record<Kind, (folder: string, work: string) => RootFilesy
         add(`/var/lib/dpkg/status.d/${of.name}.md5sums`, { text: md5s.join("") });
       }
       add("/usr/share/doc/bun/copyright", { text: bunCopyright() });
-      for (const name of ["LICENSE", "NOTICE"])
-        if (existsSync(join(root, name))) add(`/usr/share/doc/pause/${name}`, { file: join(root, name) });
+      for (const name of NOTICES) add(`/usr/share/doc/pause/${name}`, { file: join(root, name) });
       return { architecture, packages: there, files };
     });
   },

@@ -19,7 +19,7 @@ const TITLE = "sleep as PID 1 of a new PID namespace, as in a pod without a paus
 
 /** What a shell does first, and the line that follows. */
 const reasons: Record<string, readonly [setup: string, line: RegExp]> = {
-  "no tools": ["PATH=; exec", /^This needs tools that are not here: apt-get install util-linux$/],
+  "no tools": ["unset CI; PATH=; exec", /^This needs tools that are not here: apt-get install util-linux$/],
 };
 if (isRoot) {
   // Whoever is not root and has not the whole of /proc gets no new one, as in a container.

@@ -76,6 +76,8 @@ function replace(path: string, contents: Uint8Array | string, mode: number): voi
 
 if (import.meta.main) {
   const [path = "init.ts", folder] = Bun.argv.slice(2);
+  // What a program's own promises come to is nobody's business: nothing waits for them in the executables.
+  process.on("unhandledRejection", () => {});
   try {
     for (const [name, executable] of await compileAll(path)) {
       if (folder === undefined) break;

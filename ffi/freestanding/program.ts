@@ -26,16 +26,22 @@ const SEALED = "not in pause.c: where PID 1 is not root, no other process may lo
 const REAPED = "not in pause.c: what died before SIGCHLD was caught is reaped at once";
 const RETURNED = "where a handler returns to, which libc would bring";
 
-/** The names of handlers in the executable: "sigreap", or "sigdown.SIGTERM" where it does not do the same for all signals. */
+/** What the labels of texts begin with. */
+const TEXT = "text";
+
+/**
+ * The names of handlers in the executable: "sigreap", or "sigdown.SIGTERM" where it does not do the same for all signals,
+ * or "sigdown.SIGTERM-2" where that is not one either. With a dot and a number end the labels of places within routines.
+ */
 function namesOf(handlers: readonly Installed[]): ReadonlyMap<Installed, string> {
   const names = new Map<Installed, string>();
-  const taken = new Set([MAIN, RESTORER]);
+  const taken = new Set([MAIN, RESTORER, TEXT]);
   for (const handler of handlers) {
     const isOne = handlers.filter(({ name }) => name === handler.name).length === 1;
-    const signal = describeSignal(handler.signo)?.name ?? handler.signo;
-    const plain = `${handler.name.replace(/\W/g, "_")}${isOne ? "" : `.${signal}`}`;
+    const signal = describeSignal(handler.signo)?.name ?? `SIG${handler.signo}`;
+    const plain = `${handler.name.replace(/\W/g, "_") || "handler"}${isOne ? "" : `.${signal}`}`;
     let name = plain;
-    for (let count = 2; taken.has(name); count++) name = `${plain}.${count}`;
+    for (let count = 2; taken.has(name); count++) name = `${plain}-${count}`;
     taken.add(name);
     names.set(handler, name);
   }
@@ -120,7 +126,7 @@ class Linux implements Target {
   #text(data: Uint8Array): string {
     const known = this.texts.find((part) => "data" in part && Bun.deepEquals(part.data, data));
     if (known !== undefined) return known.label;
-    const label = `text.${this.texts.length + 1}`;
+    const label = `${TEXT}.${this.texts.length + 1}`;
     this.texts.push({ label, data });
     return label;
   }

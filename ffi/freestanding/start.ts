@@ -1,11 +1,11 @@
 /**
- * init.ts where it is compiled: start only says which function main is.
+ * init.ts where it is compiled: start hands main over, which is run then and there, as under Bun.
  */
 import type { Main } from "../libc.ts";
 
-/** What a world has besides the language: where its main is left (world.ts). */
-declare const program: { main?: Main };
+/** What a world has besides the language (world.ts). */
+declare const program: { start(main: Main): never };
 
-export function start(main: Main): void {
-  program.main = main;
+export function start(main: Main): never {
+  return program.start(main);
 }

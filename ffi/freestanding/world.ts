@@ -4,11 +4,11 @@
  * What is compiled is found out by running it, so nothing but the answers to its calls may reach it. Each run gets a
  * world of its own, and what a program keeps at module level begins anew with it.
  */
-import { basename, dirname, resolve } from "node:path";
+import { basename, dirname, relative, resolve } from "node:path";
 import { type Context, createContext, Script } from "node:vm";
 import { originalPositionFor, TraceMap } from "@jridgewell/trace-mapping";
 import { Unsupported } from "../explore.ts";
-import type { Libc, Main } from "../libc.ts";
+import type { Main } from "../libc.ts";
 
 /** What of the language a program may use: nothing here knows a time, a place or chance. */
 const LANGUAGE =
@@ -22,23 +22,28 @@ const TAKE_LANGUAGE = new Script(`
     for (const name of Object.getOwnPropertyNames(prototype)) if (/locale/i.test(name)) delete prototype[name];
   ({ ${LANGUAGE.join()} })`);
 
-const RUN = new Script("program.main(program.words)");
-
 /** Milliseconds after which a run that makes no call is taken for one that does not end. */
 const TIMEOUT = 5000;
 
-/** The file name of the bundle in the frames of a stack. */
-const BUNDLE = "pause:bundle";
-
 /** What the bundler would put its own values for. */
-const OF_THE_BUILD = ["__dirname", "__filename", "import.meta", "process.env.NODE_ENV"];
+const OF_THE_BUILD = [
+  "__dirname",
+  "__filename",
+  "import.meta",
+  "process.browser",
+  "process.env.NODE_ENV",
+  "require",
+];
 
 /** A program that can be run, and its source. */
 export interface Source {
   /** The name of its file. */
   readonly name: string;
-  readonly script: Script;
-  /** "file:line" of where an error was made; undefined if not in the program. */
+  /** Sloppy: in strict mode JavaScriptCore drops the frames of calls in tail position, and with them their lines. */
+  readonly sloppy: Script;
+  /** What the hosted build makes of it: strict, and with other names. */
+  readonly strict: Script;
+  /** "file:line" of where an error was made, from the file's folder; undefined if not in the program. */
   placeOf(at: { readonly stack?: string } | undefined): string | undefined;
   /** The text of that line. */
   textOf(place: string): string;
@@ -50,47 +55,27 @@ export interface Source {
  * @throws {Unsupported} if it imports what is no file of its own, or cannot be read.
  */
 export async function readSource(path: string): Promise<Source> {
-  const foreign: string[] = [];
-  const { success, outputs, logs } = await Bun.build({
-    entrypoints: [resolve(path)],
-    root: dirname(resolve(path)),
-    format: "iife",
-    target: "browser",
-    conditions: ["freestanding"],
-    sourcemap: "external",
-    define: Object.fromEntries(OF_THE_BUILD.map((name) => [name, `program.${name.replaceAll(".", "_")}`])),
-    throw: false,
-    plugins: [
-      {
-        name: "only files of the program's own",
-        setup(build) {
-          build.onResolve({ filter: /^[^./#]/ }, ({ path, importer }) => {
-            foreign.push(`${basename(importer)}: imports ${path}, and a program has only its words`);
-            return { path, external: true };
-          });
-        },
-      },
-    ],
-  });
-  if (foreign[0] !== undefined) throw new Unsupported(foreign[0]);
-  const [bundle, map] = outputs;
-  if (!success || bundle === undefined || map === undefined) {
-    const [log] = logs;
-    const place = log?.position ? `${basename(log.position.file)}:${log.position.line}: ` : "";
-    throw new Unsupported(`${place}${log?.message ?? "it cannot be read"}`);
-  }
-  const trace = new TraceMap(await map.text());
-  const lines = new Map(
-    trace.sources.map((name, index) => [name, trace.sourcesContent?.[index]?.split("\n") ?? []]),
-  );
+  const folder = dirname(resolve(path));
+  /** Bun's are relative to the working directory. */
+  const nameOf = (file: string | null) => relative(folder, resolve(file ?? ""));
+  const [sloppy, strict] = await Promise.all([bundle(path, false), bundle(path, true)]);
+  const maps = new Map([sloppy, strict].map(({ name, map }) => [name, map]));
+  const { sources, sourcesContent } = sloppy.map;
+  const lines = new Map(sources.map((file, index) => [nameOf(file), sourcesContent?.[index]?.split("\n")]));
   return {
     name: basename(path),
-    script: new Script(await bundle.text(), { filename: BUNDLE }),
+    sloppy: sloppy.script,
+    strict: strict.script,
     placeOf(at) {
-      const [, line, column] = new RegExp(`${BUNDLE}:(\\d+):(\\d+)`).exec(at?.stack ?? "") ?? [];
-      if (line === undefined) return undefined;
-      const found = originalPositionFor(trace, { line: Number(line), column: Number(column) - 1 });
-      return `${found.source}:${found.line}`;
+      for (const [, name = "", line, column] of (at?.stack ?? "").matchAll(/(pause:\w+):(\d+):(\d+)/g)) {
+        const map = maps.get(name);
+        if (map === undefined) continue;
+        const found = originalPositionFor(map, { line: Number(line), column: Number(column) - 1 });
+        const file = nameOf(found.source);
+        // Not where start calls main: where it is called.
+        if (!file.endsWith("ffi/freestanding/start.ts")) return `${file}:${found.line}`;
+      }
+      return undefined;
     },
     textOf(place) {
       const [file = "", line] = place.split(":");
@@ -99,32 +84,88 @@ export async function readSource(path: string): Promise<Source> {
   };
 }
 
+/** Makes one script of a program. `name` is its file in the frames of a stack. */
+async function bundle(path: string, isStrict: boolean) {
+  let foreign: string | undefined;
+  const { success, outputs, logs } = await Bun.build({
+    entrypoints: [resolve(path)],
+    format: "iife",
+    target: "browser",
+    conditions: ["freestanding"],
+    sourcemap: "external",
+    minify: isStrict,
+    define: Object.fromEntries(OF_THE_BUILD.map((name) => [name, `program.${name.replaceAll(".", "_")}`])),
+    throw: false,
+    plugins: [
+      {
+        name: "only files of the program's own",
+        setup(build) {
+          build.onResolve({ filter: /^[^./#]/ }, async ({ path, importer }) => {
+            const lines = (await Bun.file(importer).text()).split("\n");
+            const line =
+              1 + lines.findIndex((line) => /\b(import|from|require)\b/.test(line) && line.includes(path));
+            foreign ??= `${basename(importer)}:${line}: this file imports ${path}, and a program has only its words`;
+            return { path, external: true };
+          });
+        },
+      },
+    ],
+  });
+  if (outputs.some(({ kind }) => kind === "asset"))
+    foreign ??= `${basename(path)}: this file imports one that is neither a program nor a text`;
+  if (foreign !== undefined) throw new Unsupported(foreign);
+  const [script, map] = outputs;
+  if (!success || script === undefined || map === undefined) {
+    const [log] = logs;
+    const place = log?.position ? `${basename(log.position.file)}:${log.position.line}: ` : "";
+    throw new Unsupported(`${place}${log?.message ?? "it cannot be read"}`);
+  }
+  const name = isStrict ? "pause:strict" : "pause:sloppy";
+  const text = `${isStrict ? '"use strict";' : ""}${await script.text()}`;
+  return { name, script: new Script(text, { filename: name }), map: new TraceMap(await map.text()) };
+}
+
 /**
- * Runs a program's main in a world of its own.
+ * Runs a program in a world of its own.
  *
- * @param refuse is told what the program looked for and may not have. It throws.
+ * @param start is given its main
+ * @param refuse is told what the program looked for and may not have, or that it does not end. It throws.
  */
-export function runInNewWorld({ script }: Source, words: Libc, refuse: (reason: string) => never): unknown {
+export function runInNewWorld(
+  script: Script,
+  start: (main: Main) => never,
+  refuse: (reason: string) => never,
+): void {
   const world: Context = Object.create(null);
   createContext(world, { codeGeneration: { strings: false, wasm: false } });
   const foreign = (name: string) => refuse(`uses ${name}, and not only the answers to its calls`);
-  const program: { main: Main | undefined; words: Libc | undefined } = only(
-    { main: undefined, words: undefined },
-    (name) => foreign(OF_THE_BUILD.find((one) => one.replaceAll(".", "_") === name) ?? name),
+  const program = only({ start }, (name) =>
+    foreign(OF_THE_BUILD.find((one) => one.replaceAll(".", "_") === name) ?? name),
   );
   Object.assign(world, TAKE_LANGUAGE.runInContext(world), { program });
   // What is not the world's own is looked for in its prototype.
   Object.setPrototypeOf(world, only({}, foreign));
-  script.runInContext(world, { timeout: TIMEOUT });
-  if (program.main === undefined) return refuse("is nothing that start was given");
-  program.words = words;
-  return RUN.runInContext(world, { timeout: TIMEOUT });
+  try {
+    script.runInContext(world, { timeout: TIMEOUT });
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && error.code === "ERR_SCRIPT_EXECUTION_TIMEOUT"))
+      throw error;
+    refuse(`does not end: it calls nothing for ${TIMEOUT / 1000} seconds`);
+  }
 }
 
-/** The object, of which only what it has can be read. */
-export const only = <T extends object>(object: T, refuse: (name: string) => never): T =>
-  new Proxy(object, {
-    has: () => true,
-    get: (of, name) =>
-      typeof name === "symbol" || Object.hasOwn(of, name) ? Reflect.get(of, name) : refuse(name),
+/** The object, of which only what it has can be read, and of its functions nothing: they are only called. */
+export function only<T extends object>(object: T, refuse: (name: string) => never): T {
+  const has = (_: T, name: string | symbol) =>
+    typeof name === "symbol" || Object.hasOwn(object, name) || refuse(name);
+  for (const [word, value] of Object.entries(object))
+    if (typeof value === "function") {
+      delete value.name;
+      delete value.length;
+      Object.setPrototypeOf(value, new Proxy({}, { get: (_, name) => refuse(`${word}.${String(name)}`) }));
+    }
+  return new Proxy(object, {
+    has,
+    get: (_, name) => (has(_, name) ? Reflect.get(object, name) : undefined),
   });
+}

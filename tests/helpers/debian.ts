@@ -43,10 +43,10 @@ export function missingDebian(tools: Record<string, string>): string {
   return "run the tests on Debian";
 }
 
-const source = (suite: Suite) => `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main`;
+const source = (suite: string) => `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main`;
 
 /** Makes dist/debian/NAME once. One that was interrupted is not there. */
-function once(name: string, make: (path: string) => void): string {
+export function once(name: string, make: (path: string) => void): string {
   const path = join(folder, name);
   if (existsSync(path)) return path;
   mkdirSync(folder, { recursive: true });
@@ -61,9 +61,14 @@ function once(name: string, make: (path: string) => void): string {
   return path;
 }
 
-/** A folder with what is in this package, and without what it depends on; any user can do this. */
-export const unpacked = (suite: Suite, name: string): string =>
-  once(`${name}-${suite}`, (path) => {
+/**
+ * A folder with what is in this package, and without what it depends on; any user can do this. Its name is a regular
+ * expression: of several packages it is the one with the highest number in its name.
+ *
+ * @param architecture Debian's name of it; else this machine's
+ */
+export const unpacked = (suite: Suite | "bookworm", name: string, architecture = ""): string =>
+  once(`${name.replace(/\[.*?\]|[^\w-]/g, "")}-${suite}${architecture && `-${architecture}`}`, (path) => {
     // Lists and downloads of its own, so that the machine's stay as they are.
     const apt = mkdtempSync(join(folder, "unfinished-apt-"));
     try {
@@ -77,37 +82,38 @@ export const unpacked = (suite: Suite, name: string): string =>
         "Dir::Etc::sourceparts": "-",
         "Acquire::Languages": "none",
         "APT::Sandbox::User": userInfo().username,
+        ...(architecture && { "APT::Architecture": architecture, "APT::Architectures": architecture }),
       };
-      const aptGet = [
-        "apt-get",
-        "-qq",
-        ...Object.entries(options).flatMap(([key, value]) => ["-o", `${key}=${value}`]),
-      ];
-      must(...aptGet, "update");
-      const download = output([...aptGet, "download", name], { cwd: apt });
+      const words = ["-qq", ...Object.entries(options).flatMap(([key, value]) => ["-o", `${key}=${value}`])];
+      must("apt-get", ...words, "update");
+      const found = must("apt-cache", ...words, "search", "--names-only", `^${name}$`).match(/^\S+/gm) ?? [];
+      const newest = found.toSorted((one, other) => one.localeCompare(other, "en", { numeric: true })).at(-1);
+      const download = output(["apt-get", ...words, "download", newest ?? name], { cwd: apt });
       const deb = readdirSync(apt).find((file) => file.endsWith(".deb"));
-      if (deb === undefined) throw new Error(`apt-get download ${name}: ${download.stderr}`);
+      if (deb === undefined) throw new Error(`apt-get download ${newest ?? name}: ${download.stderr}`);
       must("dpkg-deb", "--extract", join(apt, deb), path);
       // As in a whole root file system of these.
       for (const merged of readdirSync(join(path, "usr")).filter((entry) => entry.startsWith("lib")))
-        symlinkSync(`usr/${merged}`, join(path, merged));
+        if (!existsSync(join(path, merged))) symlinkSync(`usr/${merged}`, join(path, merged));
     } finally {
       rmSync(apt, { recursive: true, force: true });
     }
   });
 
 /**
- * A root file system with these packages and what they depend on; only root can make it. The packages are unpacked and
- * not configured: that takes a fraction of the time, and who runs a program without a service needs no more.
+ * A root file system with these packages and what they depend on; only root can make it.
  *
  * @param paths dpkg's options path-exclude and path-include
+ * @param variant of mmdebstrap. extract: the packages are unpacked and not configured; that takes a fraction of the
+ * time, and who runs a program without a service needs no more.
  */
 export const rootFileSystem = (
   suite: Suite,
   packages: readonly string[],
   paths: readonly string[] = [],
+  variant: "extract" | "minbase" = "extract",
 ): string =>
-  once(`${suite}-${Bun.hash([...packages, ...paths].join()).toString(36)}`, (path) => {
+  once(`${suite}-${Bun.hash([variant, ...packages, ...paths].join()).toString(36)}`, (path) => {
     // How this machine reaches its mirror: by a proxy, or one that stands still and is past its date.
     const reach = `${path}.conf`;
     writeFileSync(
@@ -118,7 +124,7 @@ export const rootFileSystem = (
     );
     try {
       must(
-        ...["mmdebstrap", "--quiet", "--variant=extract", "--format=directory", `--aptopt=${reach}`],
+        ...["mmdebstrap", "--quiet", `--variant=${variant}`, "--format=directory", `--aptopt=${reach}`],
         `--include=${["base-files", ...packages].join()}`,
         ...paths.map((option) => `--dpkgopt=${option}`),
         ...[suite, path, source(suite)],
@@ -161,7 +167,7 @@ const PACKAGES = {
     ...["containerd", "podman", "crun", "runc", "golang-github-containers-common"],
     ...["docker.io", "docker-cli", "skopeo", "cosign"],
   ],
-  sid: ["crun", "runc", "golang-github-containers-common", "python3-spdx-tools"],
+  sid: ["criu", "python3-spdx-tools"],
 } as const;
 
 /** The root file system of a Machine. */

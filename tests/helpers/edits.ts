@@ -1,0 +1,147 @@
+/**
+ * Edits of init.ts, built both ways with the commands of package.json, and what the executables then do.
+ */
+import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { scripts } from "../../package.json" with { type: "json" };
+import { outside, Pod } from "./pod.ts";
+import { childrenOf, output, status, until } from "./process.ts";
+import { dist, freestanding, hosted, type Program, root } from "./programs.ts";
+import { isAtRest, NO_SIGNAL } from "./rest.ts";
+
+/** Replacements, each of a text that is there once. */
+export type Changes = readonly (readonly [what: string, by: string])[];
+
+/** A file of the project with these changes. */
+export function edited(file: string, changes: Changes): string {
+  return changes.reduce(
+    (text, [what, by]) => {
+      if (text.split(what).length !== 2) throw new Error(`not once in ${file}: ${what}`);
+      return text.replace(what, () => by);
+    },
+    readFileSync(join(root, file), "utf8"),
+  );
+}
+
+/** A folder in which the commands of package.json build from these files and the rest of the project's. */
+export function folderOf(files: Readonly<Record<string, string>>) {
+  const path = join(dist, "edits", crypto.randomUUID());
+  for (const name of ["ffi", "init.ts", "package.json", "tsconfig.json"])
+    cpSync(join(root, name), join(path, name), { recursive: true });
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(path, name), text);
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true }) };
+}
+
+/** Runs one of the build commands of package.json there, without what Bun says of a success. */
+export function build(folder: string, command: "build:hosted" | "build:freestanding") {
+  const path = `${join(root, "node_modules/.bin")}:${process.env.PATH}`;
+  const done = output(["sh", "-c", scripts[command]], {
+    cwd: folder,
+    env: { ...process.env, PATH: path } as Record<string, string>,
+  });
+  return done.exitCode === 0 ? { exitCode: 0 } : done;
+}
+
+/** Both programs of a folder. */
+export function programsOf(folder: string): Program[] {
+  return [hosted, freestanding].map((program) => ({
+    ...program,
+    executable: program.executable.replace(dist, join(folder, "dist")),
+  }));
+}
+
+/** What is done with a program. */
+export interface Run {
+  readonly args?: readonly string[];
+  readonly isPid1?: boolean;
+  /** The signals that it gets, each when it is at rest; "orphan": one that dies then. */
+  readonly events?: readonly (NodeJS.Signals | number | "orphan")[];
+  /** What it catches and ignores at rest. */
+  readonly catches?: readonly number[];
+  /** What it catches after the first event, if that is not the same. */
+  readonly catchesThen?: readonly number[];
+  readonly ignores?: readonly number[];
+  /** Its standard output. */
+  readonly prints?: string;
+  /** Its standard error, besides the warning of one that is not PID 1. */
+  readonly says?: string;
+  /** Whether it ends before the line that warns. */
+  readonly isEarly?: boolean;
+  /** Its exit code, or the signal that ends it; undefined: it stays. */
+  readonly ends?: number | NodeJS.Signals;
+}
+
+/** A set of signals, as /proc/PID/status shows it. */
+export const setOf = (signals: readonly number[]): string =>
+  signals
+    .reduce((set, signo) => set | (1n << BigInt(signo - 1)), 0n)
+    .toString(16)
+    .padStart(NO_SIGNAL.length, "0");
+
+/** How a program ends, or what it is like when all has happened. */
+export async function outcome(program: Program, run: Run) {
+  const { args = [], isPid1 = false, events = [], catches = [2, 15, 17], catchesThen = catches } = run;
+  const command = [program.executable, ...args];
+  await using subject = isPid1 ? await Pod.start(command) : outside(command);
+  const { pid } = subject;
+  const hasEnded = () => /^[ZX]|^$/.test(status(pid, "State"));
+  /** Waits until it has ended or rests; whether it rests. */
+  const rests = async (catches: readonly number[]): Promise<boolean> => {
+    let isEnd = false;
+    await until(
+      `${program.name} ends or rests`,
+      () => {
+        isEnd = hasEnded();
+        return isEnd || isAtRest(pid, program, { caught: setOf(catches) });
+      },
+      subject,
+    );
+    return !isEnd;
+  };
+  let stays = await rests(catches);
+  for (const event of stays ? events : []) {
+    if (event === "orphan") await orphanDies(subject, () => rests(catches));
+    else process.kill(pid, event);
+    stays = await rests(catchesThen);
+    if (!stays) break;
+  }
+  const ignored = stays ? status(pid, "SigIgn") : undefined;
+  if (stays) process.kill(pid, "SIGKILL");
+  const end = subject instanceof Pod ? subject.end() : endOf(subject);
+  const { stdout, stderr, exitCode, signalCode } = await end;
+  // unshare complains that its child was killed.
+  return {
+    stdout,
+    stderr: stderr.replace(/^unshare: .*\n/m, ""),
+    ignored,
+    ends: stays ? undefined : (signalCode ?? exitCode),
+  };
+}
+
+const endOf = async (child: ReturnType<typeof outside>) => ({
+  stdout: await new Response(child.stdout).text(),
+  stderr: await new Response(child.stderr).text(),
+  exitCode: await child.exited,
+  signalCode: child.signalCode,
+});
+
+/** A process whose parent has left it dies, and PID 1 reaps it. */
+async function orphanDies(pod: { readonly pid: number }, rests: () => Promise<boolean>): Promise<void> {
+  if (!(pod instanceof Pod)) throw new Error("only PID 1 has orphans");
+  await Bun.spawn(pod.inside("sh", "-c", "sleep infinity & exec true"), { stdout: "ignore" }).exited;
+  await until("an orphan", () => childrenOf(pod.pid).length === 1, pod);
+  await rests();
+  for (const orphan of childrenOf(pod.pid)) process.kill(orphan, "SIGKILL");
+  await until("reaped", () => childrenOf(pod.pid).length === 0, pod);
+}
+
+/** What `outcome` has to be. */
+export function expected({ isPid1, ignores = [], prints = "", says = "", isEarly, ends }: Run) {
+  const warning = isPid1 || isEarly ? "" : "Warning: pause should be the first process\n";
+  return {
+    stdout: prints,
+    stderr: warning + says,
+    ignored: ends === undefined ? setOf(ignores) : undefined,
+    ends,
+  };
+}
