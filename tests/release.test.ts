@@ -83,7 +83,14 @@ describe.skipIf(how !== "")(`release${how && ` (skipped: ${how})`}`, () => {
   /** The command line of a script in the clone, where cosign is, with its key's password. */
   const script = (text: string, path = `${bin}:${process.env.PATH}`) =>
     workshop.inside(
-      ...["env", `PATH=${path}`, `REGISTRY=${registry.name}`, "COSIGN_PASSWORD=secret", `HOME=${folder}`],
+      ...[
+        "env",
+        `PATH=${path}`,
+        `REGISTRY=${registry.name}`,
+        "COSIGN_PASSWORD=secret",
+        `HOME=${folder}`,
+        "npm_config_update_notifier=false",
+      ],
       ...["/bin/sh", "-euc", `cd ${clone}\n${text}`],
     );
   const sh = (text: string) => must(...script(text));
