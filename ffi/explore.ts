@@ -161,7 +161,16 @@ export function explore(
       let isLoop = false;
       if (following !== undefined && isSame(following.call, here.call)) {
         const again = program.run({ classes: next, later: other });
-        isLoop = again.end === undefined && again.made.length === next.length + 1;
+        // And what it does then is what it does without: else it is the call before a loop.
+        isLoop =
+          again.end === undefined &&
+          again.made.length === next.length + 1 &&
+          isSameRest(
+            program.run({ classes: next.concat(here.chosen), later: LAST }),
+            next.length,
+            trace,
+            index,
+          );
       }
       branches.push(isLoop ? AGAIN : explore(program, known, next, then));
     }
@@ -176,6 +185,17 @@ export function explore(
   }
   if (node === AGAIN) throw new Unsupported("goes another way when it is run again");
   return node;
+}
+
+/** Whether two runs do the same from these calls on. */
+function isSameRest(one: Trace, index: number, other: Trace, otherIndex: number): boolean {
+  const count = one.made.length - index;
+  if (count !== other.made.length - otherIndex) return false;
+  for (let call = 0; call < count; call++)
+    if (!isSame(one.made[index + call]?.call ?? {}, other.made[otherIndex + call]?.call ?? {})) return false;
+  return one.end === undefined || other.end === undefined
+    ? one.end === other.end
+    : isSameNode(one.end, other.end);
 }
 
 function intern(node: Node, known: Node[]): Node {

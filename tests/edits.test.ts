@@ -155,8 +155,7 @@ const works: Record<string, Edit> = {
     ],
   },
   "the number of the signal in the message": {
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is init.ts's
-    changes: [[DOWN, "  psignal(signo, `Shutting down, got signal ${signo}`);\n"]],
+    changes: [[DOWN, "  psignal(signo, 'Shutting down, got signal ' + signo);\n"]],
     runs: [prints, { ...ends, says: "Shutting down, got signal 15: Terminated\n" }],
   },
   "a message that depends on the signal": {
@@ -233,8 +232,7 @@ const works: Record<string, Edit> = {
       before(
         PAUSE,
         "  for (const signo of [-1, 0, 9, 19, 32, 33, 65])\n" +
-          // biome-ignore lint/suspicious/noTemplateCurlyInString: it is init.ts's
-          "    if (sigaction(signo, { sa_handler: SIG_IGN }, NULL) < 0) fprintf(stderr, `not ${signo}\\n`);\n",
+          "    if (sigaction(signo, { sa_handler: SIG_IGN }, NULL) < 0) fprintf(stderr, 'not ' + signo + '\\n');\n",
       ),
     ],
     runs: [{ ...ends, says: `not -1\nnot 0\nnot 9\nnot 19\nnot 32\nnot 33\nnot 65\n${MESSAGE}` }],
@@ -351,6 +349,75 @@ const works: Record<string, Edit> = {
     },
     runs: asEver,
   },
+  "handlers that a function makes, or main": {
+    changes: [
+      before(
+        "function main",
+        "const saying = (text: string) => ({ stderr, write }: SignalSafe) => write(stderr, text);\n\n",
+      ),
+      before(
+        PAUSE,
+        '  const whoIs = getpid() === 1 ? "one\\n" : "another\\n";\n' +
+          '  if (sigaction(1, { sa_handler: saying("HUP\\n") }, NULL) < 0) return 4;\n' +
+          '  if (sigaction(3, { sa_handler: saying("QUIT\\n") }, NULL) < 0) return 5;\n' +
+          "  if (sigaction(10, { sa_handler: ({ stderr, write }) => write(stderr, whoIs) }, NULL) < 0) return 6;\n",
+      ),
+    ],
+    runs: [true, false].map((isPid1) => ({
+      ...{ isPid1, catches: [1, 2, 3, 10, 15, 17], events: ["SIGHUP", "SIGUSR1", "SIGQUIT"] as const },
+      says: `HUP\n${isPid1 ? "one" : "another"}\nQUIT\n`,
+    })),
+  },
+  "a loop with its condition below, another with a bound, and an answer in a variable": {
+    changes: [
+      [
+        SIGREAP,
+        "function sigreap({ psignal, waitpid }: SignalSafe, signo: number): void {\n" +
+          "  const isOne = waitpid(-1, NULL, WNOHANG) > 0;\n  do {} while (waitpid(-1, NULL, WNOHANG) > 0);\n" +
+          '  for (let left = 3; left > 0 && waitpid(-1, NULL, WNOHANG) > 0; left--);\n  if (isOne) psignal(signo, "At least one");\n}\n',
+      ],
+    ],
+    runs: [
+      prints,
+      {
+        ...{ isPid1: true, events: ["orphan", "SIGCHLD", "orphan", "SIGTERM"] as const },
+        ...{ says: `${"At least one: Child exited\n".repeat(2)}${MESSAGE}`, ends: 0 },
+      },
+    ],
+  },
+  "options in a list, without one, and both": {
+    changes: [
+      before(
+        PAUSE,
+        "  const has = (text: string) => argv.some((argument) => strcasecmp(argument, text) === 0);\n" +
+          '  for (const text of ["", "[x]{|}~^_`@"]) if (has(text)) printf("got " + text + "\\n");\n' +
+          '  if (!has("-q") && getpid() !== 1) printf("loud\\n");\n  if (has("-a") && has("-b")) printf("both\\n");\n',
+      ),
+    ],
+    runs: [
+      { ...ends, prints: "loud\n" },
+      { ...ends, args: ["", "[X]{|}~^_`@"], prints: "got \ngot [x]{|}~^_`@\nloud\n" },
+      { ...ends, args: ["{x]{|}~^_`@", "[x][|}~^_`@", "[x]{|}~^_``", "-Q", "-b"] },
+      { ...ends, args: ["-b", "-q", "-A"], prints: "both\n" },
+    ],
+  },
+  "what the language has": {
+    changes: [
+      before(
+        "function main",
+        "class Greeting {\n  readonly #names: readonly string[];\n  constructor(...names: string[]) {\n    this.#names = names;\n  }\n" +
+          "  *[Symbol.iterator]() {\n    for (const name of this.#names.toSorted()) yield 'Hello ' + name + '\\n';\n  }\n" +
+          "  get length(): bigint {\n    return 2n ** BigInt(this.#names.length);\n  }\n}\n" +
+          "const faculty = (n: number): number => (n < 2 ? 1 : n * faculty(n - 1));\n\n",
+      ),
+      before(
+        PAUSE,
+        '  const greeting = new Greeting("you", "me");\n  for (const text of greeting) printf(text);\n' +
+          "  printf([greeting.length, faculty(5), JSON.stringify([...new Set([1, 1])])].join(' ') + '\\n');\n",
+      ),
+    ],
+    runs: [{ ...ends, prints: "Hello me\nHello you\n4 120 [1]\n" }],
+  },
 };
 
 /** What is refused: where, and what is said. */
@@ -388,23 +455,20 @@ const counting = after(IMPORTED, "\nlet count = 0;\n");
 const refused: Record<string, Refusal> = {
   // The issue's.
   "the pid in a message": inMain(
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is init.ts's
-    "printf(`${getpid()}\\n`);",
+    "printf(String(getpid()));",
     "uses the answer of getpid as a number: for 2 it goes another way than for 4194303",
   ),
   "a count of reaped children": {
     changes: [
       counting,
       [REAP, "  while (waitpid(-1, NULL, WNOHANG) > 0) count++;\n"],
-      // biome-ignore lint/suspicious/noTemplateCurlyInString: it is init.ts's
-      [DOWN, "  psignal(signo, `Shutting down after ${count}, got signal`);\n"],
+      [DOWN, "  psignal(signo, 'Reaped ' + count);\n"],
     ],
     at: TERM,
     says: `main installs sigdown, which later does something else: ${NO_MEMORY}`,
   },
   "a count of signals": inDown(
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is init.ts's
-    "psignal(signo, `${++count}`);",
+    "psignal(signo, String(++count));",
     `does something else when it is run again: ${NO_MEMORY}`,
     counting,
   ),
@@ -489,6 +553,232 @@ const refused: Record<string, Refusal> = {
     ],
     at: "init.ts",
     says: "main has too many paths: up to 32768 by its answers, and 1024 can be followed",
+  },
+  // Handlers.
+  "a handler that prints with main's word": {
+    changes: [before(PAUSE, '  sigaction(1, { sa_handler: () => fprintf(stderr, "HUP\\n") }, NULL);\n')],
+    at: "HUP",
+    says: "sa_handler calls a word of main here, and none is async-signal-safe",
+  },
+  "a handler that pauses": inDown(
+    "(arguments[0] as Libc).pause();",
+    "uses pause, which is not async-signal-safe here",
+  ),
+  "a handler that changes what main does": {
+    changes: [
+      after(IMPORTED, "\nlet down = false;\n"),
+      before(DOWN, "  down = true;\n"),
+      before(PAUSE, '  if (down) printf("down\\n");\n'),
+    ],
+    at: 'printf("down',
+    says: "main goes another way when it is run again: a handler, or what argv.some is given, changes what main does",
+  },
+  "a handler that waits for main": {
+    changes: [
+      after(IMPORTED, "\nlet ready = true;\n"),
+      before(DOWN, "  while (!ready);\n"),
+      before(PAUSE, "  ready = false;\n"),
+    ],
+    at: "init.ts",
+    says: "sigdown does not end: it calls nothing any more",
+  },
+  "an async handler": {
+    changes: [
+      ["function sigdown", "async function sigdown"],
+      [": void {\n  psignal", ": Promise<void> {\n  psignal"],
+    ],
+    at: INT,
+    says: "sigdown returns an object: a handler is no async function, and no generator",
+  },
+  "a handler that throws": inDown('if (signo === SIGTERM) throw new Error("no");', "throws Error: no"),
+  "a handler that exits with 256": inDown("_exit(256);", "gives _exit 256, and an exit status is 0 to 255"),
+  "a signal without a name": {
+    changes: [before(PAUSE, "  if (sigaction(64, { sa_handler: sigdown }, NULL) < 0) return 4;\n")],
+    at: DOWN,
+    says: "sigdown gives psignal 64, a signal without a name",
+  },
+  "a message for each child": {
+    changes: [
+      [
+        SIGREAP,
+        "function sigreap({ psignal, waitpid }: SignalSafe, signo: number): void {\n" +
+          '  while (waitpid(-1, NULL, WNOHANG) > 0) psignal(signo, "Reaped");\n}\n',
+      ],
+    ],
+    at: "while (waitpid",
+    says: "sigreap does not end: a loop can be of one call only",
+  },
+  "a loop until there is an error": {
+    changes: [[REAP, REAP.replace("> 0", "!== -1")]],
+    at: "while (waitpid",
+    says: "sigreap uses the answer of waitpid as a number: for 0 it goes another way than for -1",
+  },
+  "a message if there were many": {
+    changes: [
+      [
+        SIGREAP,
+        "function sigreap({ waitpid, write }: SignalSafe): void {\n  let count = 0;\n" +
+          '  while (waitpid(-1, NULL, WNOHANG) > 0) count++;\n  if (count > 1000) write(2, "many\\n");\n}\n',
+      ],
+    ],
+    at: "while (waitpid",
+    says: "sigreap goes another way when waitpid was called more often",
+  },
+  "at most 10,000 children": {
+    changes: [[REAP, "  for (let i = 0; i < 10_000 && waitpid(-1, NULL, WNOHANG) > 0; i++);\n"]],
+    at: "waitpid(-1",
+    says: "sigreap goes another way when waitpid was called more often",
+  },
+  "at most 100 children": {
+    changes: [[REAP, "  for (let i = 0; i < 100 && waitpid(-1, NULL, WNOHANG) > 0; i++);\n"]],
+    at: "waitpid(-1",
+    says: "sigreap makes a call more than 8 times, and not forever",
+  },
+  "10 times the same message": inDown(
+    'for (let i = 0; i < 10; i++) psignal(signo, "Down");',
+    "makes a call more than 8 times, and not forever",
+  ),
+  "10 asked at once": {
+    changes: [[REAP, lines(5, () => "  waitpid(-1, NULL, WNOHANG);\n")]],
+    at: CHLD,
+    says: "sigreap has too many paths: up to 32 by its answers, and 16 can be followed",
+  },
+  // Arguments.
+  "which of two options it was": {
+    changes: [
+      after(
+        MAIN,
+        '  let which = "none";\n  argv.some((argument) => {\n    for (const text of ["-a", "-b"])\n' +
+          "      if (strcasecmp(argument, text) === 0) {\n        which = text;\n        return true;\n      }\n    return false;\n  });\n" +
+          "  printf('which: ' + which);\n",
+      ),
+    ],
+    at: "which: ",
+    says: "main goes another way when it is run again: a handler, or what argv.some is given, changes what main does",
+  },
+  "whether there is any argument": {
+    changes: [
+      after(
+        MAIN,
+        '  let any = false;\n  argv.some((argument) => {\n    any = true;\n    return strcasecmp(argument, "-a") === 0;\n  });\n' +
+          '  if (!any) printf("no argument\\n");\n',
+      ),
+    ],
+    // Its next call: the one that it does not make for no argument is in the other run.
+    at: 'strcasecmp(argument, "-v")',
+    says: "main goes another way when it is run again: a handler, or what argv.some is given, changes what main does",
+  },
+  ...Object.fromEntries(
+    [
+      ["any argument but one", 'argv.some((argument) => strcasecmp(argument, "-a") !== 0);'],
+      ["any argument at all", "argv.some(() => true);"],
+      [
+        "a range of arguments",
+        'argv.some((a) => ["-b", "-d"].some((b) => strcasecmp(a, b) === 0) || (strcasecmp(a, "-b") > 0 && strcasecmp(a, "-d") < 0));',
+      ],
+    ].map(([name = "", text = ""]) => [
+      name,
+      inMain(text, "gives argv.some what is not strcasecmp(argument, text) === 0"),
+    ]),
+  ),
+  "a message for each argument": inMain(
+    'argv.some((argument) => { printf("x"); return strcasecmp(argument, "-a") === 0; });',
+    "calls write for each argument",
+  ),
+  "an argument for later": {
+    changes: [
+      after(
+        MAIN,
+        '  const all: Parameters<typeof strcasecmp>[0][] = [];\n  argv.some((argument) => all.push(argument) < 0 || strcasecmp(argument, "-a") === 0);\n' +
+          '  if (all.some((argument) => strcasecmp(argument, "-b") === 0)) return 5;\n',
+      ),
+    ],
+    at: "all.some",
+    says: "main gives strcasecmp what is not the argument that argv.some looks at",
+  },
+  "the number of arguments": inMain(
+    "if ((argv as unknown as string[]).length > 0) return 5;",
+    "uses argv.length, which is no word of main",
+  ),
+  // Texts.
+  "a text that is not ASCII": inMain(
+    'printf("\u00e9");',
+    'gives write what is no text of ASCII characters: "\xc3\xa9"',
+  ),
+  "a text that is not ASCII, and main notices": inMain(
+    'try { printf("\u00e9"); } catch { printf("e"); }',
+    'gives write what is no text of ASCII characters: "\xc3\xa9"',
+  ),
+  "an option that is not ASCII": inMain(
+    option("-\u00e9", "return 5;").trim(),
+    'gives argument what is no text of ASCII characters: "-\xc3\xa9"',
+  ),
+  "a text that fits nowhere": inMain(
+    'printf("x".repeat(2 ** 28));',
+    "gives write a text of 268435456 characters",
+  ),
+  // What the two builds do not have in common.
+  "its own name": inMain(
+    "printf(main.name);",
+    "goes another way when it is run again: it depends on names, or on not being in strict mode",
+  ),
+  "where an error was made": inMain(
+    "printf(String((new Error() as unknown as { line: number }).line));",
+    "goes another way when it is run again: it depends on names, or on not being in strict mode",
+  ),
+  "the global object": inMain("printf(typeof globalThis);", `uses globalThis, ${NO_ANSWER}`),
+  chance: inMain(
+    "if (Math.random() < 0.5) return 5;",
+    "throws TypeError: Math.random is not a function. (In 'Math.random()', 'Math.random' is undefined)",
+  ),
+  "a word that there is not": inMain(
+    'if ("reboot" in (arguments[0] as object)) return 5;',
+    "uses reboot, which is no word of main",
+  ),
+  "a function of a text": inMain(
+    'printf.constructor("return process.pid")();',
+    "uses printf.constructor, which is no word of main",
+  ),
+  "an async main": {
+    changes: [["function main", "async function main"]],
+    at: PAUSE,
+    says: "main returns [object Promise] after this, and an exit status is 0 to 255",
+  },
+  "an image": {
+    changes: [after(IMPORTED, 'import image from "./image.png";\n'), after(MAIN, "  printf(image);\n")],
+    files: { "image.png": "PNG" },
+    at: "init.ts",
+    says: "this file imports one that is neither a program nor a text",
+  },
+  // What is no program.
+  "no main": {
+    changes: [["start(main);", "start(undefined as never);"]],
+    at: "start(",
+    says: "this file gives start no main",
+  },
+  "no start": {
+    changes: [["\nstart(main);\n", "\nvoid main;\n"]],
+    at: "init.ts",
+    says: "this file gives start no main",
+  },
+  "a start that waits": {
+    changes: [["start(main);", "await 0;\nstart(main);"]],
+    at: "await 0",
+    says: '"await" can only be used inside an "async" function',
+  },
+  "a syntax error": {
+    changes: [["for (;;) pause", "for (;; pause"]],
+    at: "for (;;",
+    says: 'Expected ")" but found ";"',
+  },
+  "a file that is not there": {
+    changes: [after(IMPORTED, 'import { no } from "./no.ts";\nexport const yes = no;\n')],
+    at: "./no.ts",
+    says: 'Could not resolve: "./no.ts"',
+  },
+  "a throw of what is no error": {
+    ...inMain("throw Object.create(null);", "throws an object"),
+    at: "init.ts",
   },
 };
 
