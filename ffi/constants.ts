@@ -70,7 +70,7 @@ export function describeSignal(signo: number): { name: string; description: stri
   let start = 1;
   for (let number = 1; number < signo && start > 0; number++) start = SIGNALS.indexOf("\n", start) + 1;
   const space = SIGNALS.indexOf(" ", start);
-  if (!(signo > 0 && start > 0 && space > 0)) return undefined;
+  if (!(signo > 0 && (signo | 0) === signo && start > 0 && space > 0)) return undefined;
   return {
     name: SIGNALS.slice(start, space),
     description: SIGNALS.slice(space + 1, SIGNALS.indexOf("\n", space)),

@@ -123,6 +123,33 @@ test.skipIf(strace.skip)(strace.name("no file of the working directory is read")
   ).toEqual([]);
 });
 
+/** Where a handler is installed that cannot be run yet, and where it becomes executable. */
+const early = {
+  rt_sigaction: /^rt_sigaction\(SIG(TERM|CHLD), \{sa_handler=0x/,
+  mprotect: /PROT_READ\|PROT_EXEC/,
+};
+
+for (const [name, pattern] of Object.entries(early))
+  test.skipIf(strace.skip)(
+    strace.name(`a SIGTERM that comes in ${name} finds a handler that can be run`),
+    async () => {
+      const trace = await calls(hosted, name);
+      // Those of the routines are the last but one that seals: the last are the pages that unmap all else.
+      const found = trace.flatMap((line, index) => (pattern.test(line) ? [index + 1] : [])).slice(-2);
+      expect(found).toHaveLength(2);
+      for (const when of found) {
+        const inject = ["-e", `trace=${name}`, "-e", `inject=${name}:signal=SIGTERM:when=${when}`];
+        const { stderr, exitCode, signalCode } = output([
+          ...["strace", "-qq", "-o", "/dev/null", ...inject, hosted.executable],
+        ]);
+        expect({ when, stderr, exitCode, signalCode }).toEqual({
+          ...{ when, stderr: `Warning: pause should be the first process\n${MESSAGE}`, exitCode: 0 },
+          signalCode: null,
+        });
+      }
+    },
+  );
+
 test.skipIf(strace.skip)(
   strace.name("SIGPWR finds its default, not Bun's handler, from the moment on when Bun goes"),
   async () => {

@@ -5,12 +5,14 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Script } from "node:vm";
 import { AGAIN, CLASSES, type Node } from "../ffi/explore.ts";
 import { architectures as tables } from "../ffi/freestanding/architectures.ts";
 import { compileAll } from "../ffi/freestanding/compile.ts";
 import { record } from "../ffi/freestanding/record.ts";
 import { readSource } from "../ffi/freestanding/world.ts";
 import { architectures } from "./helpers/architectures.ts";
+import { edited, folderOf } from "./helpers/edits.ts";
 import { expectAlike, MESSAGE } from "./helpers/expect.ts";
 import { inNewNamespace, outside, Pod } from "./helpers/pod.ts";
 import { must, output, until } from "./helpers/process.ts";
@@ -348,7 +350,7 @@ test("texts that are not ASCII are refused, not cut to other texts", async () =>
   const listing = async (text: string) =>
     (await compiled(`printf("${text}");\nreturn 0;`)).get("amd64")?.listing;
   expect(await listing("e")).toContain('"e"');
-  expect(listing("\u00e9")).rejects.toThrow(/ASCII/);
+  await expect(listing("\u00e9")).rejects.toThrow(/ASCII/);
 });
 
 test("a main that does not ask whether SIGCHLD is caught rests either way, and reaps only where it is", async () => {
@@ -358,7 +360,74 @@ test("a main that does not ask whether SIGCHLD is caught rests either way, and r
 
 test("a program that is too large for one architecture is refused for all, with its name and place", async () => {
   const text = "x".repeat(9000);
-  expect(compiled(`printf("${text}");\nreturn 0;`)).rejects.toThrow(/^program\.ts.*: amd64: /);
+  await expect(compiled(`printf("${text}");\nreturn 0;`)).rejects.toThrow(/^program\.ts.*: amd64: /);
+});
+
+test("the listing quotes each call of a handler, the line of a function that calls, and other files", async () => {
+  const program = [
+    'import { start } from "#ffi/start.ts";',
+    'import { text } from "./text.ts";',
+    "function install(sigaction, signo) {",
+    "  sigaction(signo, { sa_handler: sigdown }, null);",
+    "}",
+    "const sigdown = ({ psignal, _exit }, signo) => {",
+    '  psignal(signo, "once");',
+    '  psignal(signo, "twice");',
+    "  _exit(3);",
+    "};",
+    "start(({ pause, printf, sigaction }) => {",
+    "  for (const signo of [2, 15]) install(sigaction, signo);",
+    "  [1, 3].forEach((signo) => sigaction(signo, { sa_handler: sigdown }, null));",
+    "  printf(text());",
+    "  for (;;) pause();",
+    "});",
+  ];
+  const other = "export const text = () =>\n  more;\nconst more = 'more\\n';\n";
+  using folder = folderOf({ "init.ts": program.join("\n"), "text.ts": other });
+  const listing = (await compileAll(join(folder.path, "init.ts"))).get("amd64")?.listing ?? "";
+  const quoted = Array.from(listing.matchAll(/^ {2}; init\.ts:(\d+) {2}(.*)$/gm), ([, line, text]) => {
+    expect(program[Number(line) - 1]?.trim()).toBe(text ?? "");
+    return Number(line);
+  });
+  expect([...new Set(quoted)].toSorted((one, other) => one - other)).toEqual([4, 7, 8, 9, 13, 14, 15]);
+});
+
+test("a call in another file is quoted from there", async () => {
+  const program =
+    'import { start } from "#ffi/start.ts";\nimport { print } from "./print.ts";\nstart((libc) => print(libc));\n';
+  const other = "\nexport const print = ({ printf }) => {\n  printf('printed\\n');\n  return 0;\n};\n";
+  using folder = folderOf({ "init.ts": program, "print.ts": other });
+  const listing = (await compileAll(join(folder.path, "init.ts"))).get("amd64")?.listing;
+  expect(listing).toContain("; print.ts:3  printf('printed\\n');\n");
+});
+
+/** How often a program is run to compile it. */
+async function runsOf(initTs: string): Promise<number> {
+  using folder = folderOf({ "init.ts": initTs });
+  const source = await readSource(join(folder.path, "init.ts"));
+  let runs = 0;
+  const counted = (script: Script) => {
+    const runInContext: Script["runInContext"] = (...given) => {
+      runs++;
+      return script.runInContext(...given);
+    };
+    return { runInContext } as Partial<Script> as Script;
+  };
+  record({ ...source, sloppy: counted(source.sloppy), strict: counted(source.strict) });
+  return runs;
+}
+
+test("main is run some times for each of its paths: messages cost nothing, and an option that ends nothing doubles it", async () => {
+  const rest = "  for (;;) pause();\n";
+  const at = (text: string) => runsOf(edited("init.ts", [[rest, text + rest]]));
+  const message = (index: number) => `  printf("${index}\\n");\n`;
+  const option = (index: number) =>
+    `  if (argv.some((argument) => strcasecmp(argument, "-${index}") === 0)) printf("${index}\\n");\n`;
+  const six = Array.from({ length: 6 }, (_, index) => index);
+  const paths = 1 + 2 * (3 + 1);
+  expect(await at("")).toBeLessThan(3 * paths);
+  expect(await at(Array.from({ length: 25 }, (_, index) => message(index)).join(""))).toBeLessThan(3 * paths);
+  expect(await at(six.map(option).join(""))).toBeLessThan(3 * (1 + 2 * (3 + 64)));
 });
 
 const gdb = needs({ gdb: "gdb" });

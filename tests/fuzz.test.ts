@@ -137,7 +137,10 @@ test("outside is every page that is mapped and not kept, and the small holes bet
 });
 
 /** Nearly an option that prints the version. "\xef\xbb\xbf" is a byte order mark, which some decoders drop. */
-const NEAR_MISSES = "|v|-|-vv|--v|-v | -v|-\xff|-v\xff|\xff-v|-\xc0v|\xef\xbb\xbf-v".split("|");
+const NEAR_MISSES =
+  "|v|-|-vv|--v|-v | -v|-\xff|-v\xff|\xff-v|-\xc0v|\xef\xbb\xbf-v|\rv|\rV|-\x16|-6|-\xd6|-\xf6|\xadv".split(
+    "|",
+  );
 
 /** Runs a program with arguments of any bytes, which only a shell can pass, until it ends by itself or rests. */
 async function ending(program: Program, args: readonly string[]) {

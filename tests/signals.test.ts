@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readlinkSync } from "node:fs";
 import { describeEach, expectAlike, expectTerminates, MESSAGE } from "./helpers/expect.ts";
-import { outside, Pod } from "./helpers/pod.ts";
+import { inNewNamespace, outside, Pod } from "./helpers/pod.ts";
 import { childrenOf, output, proc, status, until } from "./helpers/process.ts";
 import { compile, type Program } from "./helpers/programs.ts";
 import { CAUGHT, isAtRest, untilAtRest } from "./helpers/rest.ts";
@@ -19,7 +19,7 @@ async function outcome(program: Program, signo: number, from: "inside" | "outsid
   await using pod = await Pod.atRest(program);
   if (from === "inside") pod.exec("sh", "-c", `kill -${signo} 1`);
   else output(["sh", "-c", `kill -${signo} ${pod.pid}`]);
-  const gone = () => /^Z|^$/.test(status(pod.pid, "State"));
+  const gone = () => /^[ZX]|^$/.test(status(pod.pid, "State"));
   const stopped = () => status(pod.pid, "State").startsWith("T");
   await until("an outcome", () => gone() || stopped() || isAtRest(pod.pid, program), pod);
   if (gone()) return await pod.end();
@@ -111,6 +111,32 @@ for (const [name, redirections] of Object.entries(inherited))
       // Where it cannot be known what Bun opened, that may stay.
       return { stderr, exitCode };
     });
+  });
+
+/** Where nobody reads its outputs: how it ends. PID 1 is spared by SIGPIPE. */
+const unread: Record<
+  string,
+  readonly [args: readonly string[], isPid1: boolean, end: NodeJS.Signals | number]
+> = {
+  "the version": [["-v"], false, "SIGPIPE"],
+  "the warning": [[], false, "SIGPIPE"],
+  "the version, as PID 1": [["-v"], true, 0],
+  "the last message, as PID 1": [[], true, 0],
+};
+
+for (const [name, [args, isPid1, end]] of Object.entries(unread))
+  test.skipIf(cc.skip)(cc.name(`into a pipe that is closed: ${name}`), async () => {
+    const found = await expectAlike(async (program) => {
+      const command = [compile("surroundings"), "closed-pipe", program.executable, ...args];
+      if (isPid1 && args.length === 0) {
+        await using pod = await Pod.start(command);
+        await untilAtRest(pod, program);
+        return (await pod.end("SIGTERM")).exitCode;
+      }
+      const { exitCode, signalCode } = output(isPid1 ? inNewNamespace(...command) : command);
+      return signalCode ?? exitCode;
+    });
+    expect(found).toBe(end);
   });
 
 /** HUP, USR1 and CHLD. */

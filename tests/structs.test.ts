@@ -1,16 +1,27 @@
 /**
- * The structs, held against the C compilers' own offsetof: an offset that is wrong is an error of the compiler.
+ * The structs and constants, held against the C compilers' own: one that is wrong is an error of the compiler.
  */
+import { dlopen } from "bun:ffi";
 import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { SA_NOCLDSTOP } from "../ffi/constants.ts";
+import * as constants from "../ffi/constants.ts";
 import { architectures } from "../ffi/freestanding/architectures.ts";
 import { offsetof, sizeof, structSigaction } from "../ffi/hosted/structs.ts";
 import { type Architecture, architectures as toolsOf } from "./helpers/architectures.ts";
 import { must } from "./helpers/process.ts";
 import { dist } from "./helpers/programs.ts";
 import { needs } from "./helpers/tools.ts";
+
+const { describeSignal, SA_NOCLDSTOP } = constants;
+
+/** Every number that has a name in init.ts' files, but SIG_DFL and SIG_IGN, which are pointers in C. */
+const NUMBERS = [
+  ...Object.entries(constants).filter(
+    ([name, value]) => typeof value === "number" && !name.startsWith("SIG_"),
+  ),
+  ...Array.from({ length: 31 }, (_, index) => [describeSignal(index + 1)?.name, index + 1] as const),
+];
 
 /** The kernel's struct has sa_restorer where its headers have this (include/linux/signal_types.h). */
 const HAS_RESTORER = `#ifdef SA_RESTORER
@@ -52,13 +63,12 @@ for (const tools of toolsOf) {
       `${sigaction.includes("sa_restorer") ? "void (*sa_restorer)(void); " : ""}unsigned long sa_mask[8 / sizeof(long)]; }`;
     assert(
       tools,
-      ["stddef.h", "asm/signal.h", "asm/unistd.h"],
+      ["stddef.h", "asm/signal.h", "asm/unistd.h", "linux/wait.h"],
       [
         `sizeof(${struct}) == ${sigaction.length * wordSize + (8 - wordSize)}`,
         ...fields,
         `HAS_RESTORER == ${Number(sigaction.includes("sa_restorer"))}`,
-        `SA_NOCLDSTOP == ${SA_NOCLDSTOP}`,
-        `SIGINT == 2 && SIGTERM == 15 && SIGCHLD == 17`,
+        ...NUMBERS.map(([name, value]) => `${name} == ${value}`),
         ...Object.entries(systemCalls).map(([call, number]) => {
           const known = architecture === "arm" && call === "geteuid" ? "geteuid32" : call;
           return `__NR_${known} == ${number}`;
@@ -93,4 +103,11 @@ test("the fields lie where the layout says", () => {
   expected.set([6, 5, 4, 3, 2, 1], offsetof.sigaction.sa_handler);
   expected[offsetof.sigaction.sa_flags] = SA_NOCLDSTOP;
   expect(bytes).toEqual(expected);
+});
+
+test("signals are described as strsignal(3) does", () => {
+  const { strsignal } = dlopen("libc.so.6", { strsignal: { args: ["i32"], returns: "cstring" } }).symbols;
+  for (let signo = 1; signo <= 31; signo++)
+    expect([signo, describeSignal(signo)?.description]).toEqual([signo, String(strsignal(signo))]);
+  for (const signo of [-1, 0, 32, 64, 1.5, Number.NaN]) expect(describeSignal(signo)).toBeUndefined();
 });

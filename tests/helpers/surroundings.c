@@ -1,9 +1,10 @@
 /*
  * Becomes a program in surroundings that no shell makes: surroundings WHICH PROGRAM [ARGUMENT]...
  * WHICH is "mdwe" (no memory becomes executable that was not mapped so), "dead-child" (one is waiting to be reaped),
- * "eventpoll" (4 is one that watches 3, a pipe), "outside" (the root becomes $ROOT, the working directory stays) or
- * "no-tsc" (the time-stamp counter may not be read).
+ * "eventpoll" (4 is one that watches 3, a pipe), "outside" (the root becomes $ROOT, the working directory stays),
+ * "no-tsc" (the time-stamp counter may not be read) or "closed-pipe" (nobody reads what it writes).
  */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -29,6 +30,12 @@ static int eventpoll(void) {
   return close(100) < 0 || close(102) < 0 ? -1 : 0;
 }
 
+static int closed_pipe(void) {
+  int ends[2];
+  if (signal(SIGPIPE, SIG_DFL) == SIG_ERR || pipe(ends) < 0 || close(ends[0]) < 0) return -1;
+  return dup2(ends[1], STDOUT_FILENO) < 0 || dup2(ends[1], STDERR_FILENO) < 0 ? -1 : close(ends[1]);
+}
+
 int main(int argc, char **argv) {
   if (argc < 3) return 124;
   if (strcmp(argv[1], "mdwe") == 0 && prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0UL, 0UL, 0UL) < 0) return 125;
@@ -39,6 +46,7 @@ int main(int argc, char **argv) {
   if (strcmp(argv[1], "eventpoll") == 0 && eventpoll() < 0) return 125;
   if (strcmp(argv[1], "outside") == 0 && chroot(getenv("ROOT")) < 0) return 125;
   if (strcmp(argv[1], "no-tsc") == 0 && prctl(PR_SET_TSC, PR_TSC_SIGSEGV, 0UL, 0UL, 0UL) < 0) return 125;
+  if (strcmp(argv[1], "closed-pipe") == 0 && closed_pipe() < 0) return 125;
   execvp(argv[2], argv + 2);
   return 126;
 }
