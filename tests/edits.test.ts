@@ -506,7 +506,9 @@ describe("an edit that works", () => {
       using folder = folderOf({ "init.ts": edited("init.ts", changes), ...files });
       expect(build(folder.path, "build:freestanding")).toEqual({ exitCode: 0 });
       expect(build(folder.path, "build:hosted")).toEqual({ exitCode: 0 });
-      expect(output([process.execPath, "check", "--no-script"], { cwd: folder.path })).toMatchObject({ stdout: "" });
+      expect(output([process.execPath, "check", "--no-script"], { cwd: folder.path })).toMatchObject({
+        stdout: "",
+      });
       for (const run of runs) {
         const found = await Promise.all(
           programsOf(folder.path).map(async (program) => [program.name, await outcome(program, run)]),
