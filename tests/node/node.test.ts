@@ -250,7 +250,7 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
               (...args) => ["podman", ...args],
               ["--memory=16m", "--share=+pid", ...infra, ...options],
               program,
-              300,
+              100,
               (pid) => expect(proc(pid, "attr/current")).toStartWith("containers-default-"),
             ),
         );
@@ -294,7 +294,7 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
               await untilAtRest({ pid }, program);
               expect(proc(pid, "attr/current")).toBe("docker-default (enforce)\n");
               const share = ["pid", "ipc", "network"].map((what) => `--${what}=container:pause`);
-              docker("run", "--rm", ...share, APPLICATION, "sh", "-c", orphans(300));
+              docker("run", "--rm", ...share, APPLICATION, "sh", "-c", orphans(100));
               await until("no child", () => childrenOf(pid).length === 0, { pid });
               docker("stop", "--time", "60", "pause");
               expect(inspect("ExitCode")).toBe("0");
