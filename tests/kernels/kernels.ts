@@ -1,5 +1,5 @@
 /**
- * Debian's kernels in qemu-system, which needs neither KVM nor a privilege. What one booted with and what it printed
+ * Debian's kernels in qemu-system, without KVM and without a privilege. What one booted with and what it printed
  * stays in dist/kernels/NAME: vmlinuz, initramfs.cpio, console, and run, which boots it again.
  */
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -183,9 +183,9 @@ export async function boot(kernel: Kernel): Promise<Report> {
   ];
   const command = qemu === undefined ? words : withProgramsOf(qemu, ...words);
   const quoted = command.map((word) => `'${word.replaceAll("'", `'\\''`)}'`);
-  writeFileSync(join(folder, "run"), `exec ${quoted.join(" ")}\n`);
+  writeFileSync(join(folder, "run"), `exec ${quoted.join(" ")} 2>&1\n`);
   const emulator = Bun.spawn(["setpriv", "--pdeathsig", "KILL", "sh", join(folder, "run")], {
-    stdio: ["ignore", Bun.file(join(folder, "console")), Bun.file(join(folder, "stderr"))],
+    stdio: ["ignore", Bun.file(join(folder, "console")), "inherit"],
     timeout: LIMIT_SECONDS * 1000,
     killSignal: "SIGKILL",
   });
