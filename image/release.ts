@@ -21,7 +21,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
 import { commit, git } from "./commit.ts";
-import { images, type Kind, kinds, root, repository as source } from "./contents.ts";
+import { images, type Kind, kinds, NOTICES, root, repository as source } from "./contents.ts";
 import { indexOf, sha256 } from "./layout.ts";
 import type { Document } from "./sbom.ts";
 import { fail, need, say } from "./tools.ts";
@@ -142,8 +142,7 @@ function page(all: readonly ReturnType<typeof made>[], options: readonly string[
     files.set(images[kind].sbom, sbom);
   }
   for (const [architecture, listing] of listed) files.set(`pause-${architecture}.lst`, listing);
-  for (const name of ["LICENSE", "NOTICE"])
-    if (existsSync(join(root, name))) files.set(name, join(root, name));
+  for (const name of NOTICES) files.set(name, join(root, name));
   for (const [name, from] of files) copyFileSync(from, join(folder, name));
   const sums = [...files.keys()]
     .toSorted()

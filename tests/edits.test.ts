@@ -2,7 +2,7 @@
  * What an editor of init.ts may write: both builds do what it says, or both refuse it in the same line.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { version } from "../package.json" with { type: "json" };
 import {
@@ -17,7 +17,7 @@ import {
 } from "./helpers/edits.ts";
 import { MESSAGE } from "./helpers/expect.ts";
 import { output } from "./helpers/process.ts";
-import { dist, root } from "./helpers/programs.ts";
+import { dist } from "./helpers/programs.ts";
 
 type Change = Changes[number];
 const before = (what: string, text: string): Change => [what, text + what];
@@ -150,12 +150,12 @@ const works: Record<string, Edit> = {
     ],
     runs: [
       ends,
-      { events: ["SIGINT"], says: "Once more: Interrupt\n" },
-      { events: ["SIGINT", "SIGINT"], says: "Once more: Interrupt\n", ends: "SIGINT" },
+      { events: ["SIGINT"], catchesThen: [15, 17], says: "Once more: Interrupt\n" },
+      { events: ["SIGINT", "SIGINT"], catchesThen: [15, 17], says: "Once more: Interrupt\n", ends: "SIGINT" },
     ],
   },
   "the number of the signal in the message": {
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is a template in the edited file
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is init.ts's
     changes: [[DOWN, "  psignal(signo, `Shutting down, got signal ${signo}`);\n"]],
     runs: [prints, { ...ends, says: "Shutting down, got signal 15: Terminated\n" }],
   },
@@ -213,8 +213,41 @@ const works: Record<string, Edit> = {
     runs: [ends, { isPid1: true, events: ["SIGCHLD"], says: downBy("Child exited"), ends: 0 }],
   },
   "SIGCHLD is ignored": {
-    changes: [constants("SIG_IGN"), ["sa_handler: sigreap", "sa_handler: SIG_IGN"]],
-    runs: [{ isPid1: true, catches: [2, 15], events: ["orphan", "SIGTERM"], says: MESSAGE, ends: 0 }],
+    changes: [
+      [SIGREAP, ""],
+      ["SA_NOCLDSTOP, SIGCHLD, SIGINT, SIGTERM, WNOHANG", "SA_NOCLDSTOP, SIG_IGN, SIGCHLD, SIGINT, SIGTERM"],
+      ["sa_handler: sigreap", "sa_handler: SIG_IGN"],
+    ],
+    runs: [
+      { isPid1: true, catches: [2, 15], ignores: [17], events: ["orphan"] },
+      { isPid1: true, catches: [2, 15], events: ["orphan", "SIGTERM"], says: MESSAGE, ends: 0 },
+    ],
+  },
+  "SIGPWR, which Bun needs until it goes": {
+    changes: [before(PAUSE, "  if (sigaction(30, { sa_handler: sigdown }, NULL) < 0) return 4;\n")],
+    runs: [{ catches: [2, 15, 17, 30], isPid1: true, events: [30], says: downBy("Power failure"), ends: 0 }],
+  },
+  "signals that there are not, that cannot be caught, and that glibc keeps": {
+    changes: [
+      constants("SIG_IGN"),
+      before(
+        PAUSE,
+        "  for (const signo of [-1, 0, 9, 19, 32, 33, 65])\n" +
+          // biome-ignore lint/suspicious/noTemplateCurlyInString: it is init.ts's
+          "    if (sigaction(signo, { sa_handler: SIG_IGN }, NULL) < 0) fprintf(stderr, `not ${signo}\\n`);\n",
+      ),
+    ],
+    runs: [{ ...ends, says: `not -1\nnot 0\nnot 9\nnot 19\nnot 32\nnot 33\nnot 65\n${MESSAGE}` }],
+  },
+  "main that catches and cleans up": {
+    changes: [
+      after(MAIN, "  try {\n"),
+      [
+        "  return 42;\n",
+        "  return 42;\n  } catch {\n    return 9;\n  } finally {\n" + '    fprintf(stderr, "bye\\n");\n  }\n',
+      ],
+    ],
+    runs: [{ ...prints, says: "bye\n" }, ends, reaps],
   },
   "a handler that is installed with an option only": {
     changes: [[TERM, option("-t", `{\n  ${TERM}  }`)]],
@@ -256,11 +289,15 @@ const works: Record<string, Edit> = {
   },
   "handlers that cannot be installed are warned of": {
     changes: [
-      [INT, INT.replace("return 1", 'fprintf(stderr, "no SIGINT\\n")').replace("SIGINT", "9")],
+      [
+        INT,
+        INT.replace("return 1", 'fprintf(stderr, "no SIGINT\\n")') +
+          INT.replace("SIGINT", "9").replace("return 1", 'fprintf(stderr, "no SIGKILL\\n")'),
+      ],
       [TERM, TERM.replace("return 2", 'fprintf(stderr, "no SIGTERM\\n")')],
       [CHLD, CHLD.replace("return 3", 'fprintf(stderr, "no SIGCHLD\\n")')],
     ],
-    runs: [prints, { ...ends, catches: [15, 17], says: `no SIGINT\n${MESSAGE}` }],
+    runs: [prints, { ...ends, says: `no SIGKILL\n${MESSAGE}` }],
   },
   "handlers in a loop": {
     changes: [
@@ -296,7 +333,7 @@ const works: Record<string, Edit> = {
       before(
         PAUSE,
         "  for (const [index, sa_handler] of Object.values(names).entries())\n" +
-          `    sigaction([${OTHERS}][index] ?? 0, { sa_handler }, NULL);\n`,
+          `    if (sigaction([${OTHERS}][index] ?? 0, { sa_handler }, NULL) < 0) return 4;\n`,
       ),
     ],
     runs: asEver.map((run) => ({ ...run, catches: [2, 15, 17, ...OTHERS] })),
@@ -316,6 +353,151 @@ const works: Record<string, Edit> = {
   },
 };
 
+/** What is refused: where, and what is said. */
+interface Refusal {
+  readonly changes: Changes;
+  readonly files?: Readonly<Record<string, string>>;
+  /** A text on the line that is named; "init.ts" if none is, or the place itself. */
+  readonly at: string;
+  readonly says: string;
+}
+
+const NO_ANSWER = "and not only the answers to its calls";
+const NO_MEMORY = "a handler has no memory of its own";
+const STATUS = "and an exit status is 0 to 255";
+/** A refusal of what stands at the begin of main. */
+const inMain = (text: string, says: string, ...changes: Changes): Refusal => ({
+  changes: [after(MAIN, `  ${text}\n`), ...changes],
+  at: text,
+  says: `main ${says}`,
+});
+/** Of what stands before all functions. */
+const inFile = (text: string, at: string, says: string): Refusal => ({
+  changes: [after(IMPORTED, `\n${text}\n`)],
+  at,
+  says: `this file ${says}`,
+});
+/** Of what sigdown does besides. */
+const inDown = (text: string, says: string, ...changes: Changes): Refusal => ({
+  changes: [before(DOWN, `  ${text}\n`), ...changes],
+  at: text,
+  says: `sigdown ${says}`,
+});
+const counting = after(IMPORTED, "\nlet count = 0;\n");
+
+const refused: Record<string, Refusal> = {
+  // The issue's.
+  "the pid in a message": inMain(
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is init.ts's
+    "printf(`${getpid()}\\n`);",
+    "uses the answer of getpid as a number: for 2 it goes another way than for 4194303",
+  ),
+  "a count of reaped children": {
+    changes: [
+      counting,
+      [REAP, "  while (waitpid(-1, NULL, WNOHANG) > 0) count++;\n"],
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: it is init.ts's
+      [DOWN, "  psignal(signo, `Shutting down after ${count}, got signal`);\n"],
+    ],
+    at: TERM,
+    says: `main installs sigdown, which later does something else: ${NO_MEMORY}`,
+  },
+  "a count of signals": inDown(
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is init.ts's
+    "psignal(signo, `${++count}`);",
+    `does something else when it is run again: ${NO_MEMORY}`,
+    counting,
+  ),
+  "the time": inMain("if (Date.now() % 2 === 0) return 5;", `uses Date, ${NO_ANSWER}`),
+  "the time, hidden": inMain(
+    "try { if (performance.now() > 1e9) return 5; } catch {}",
+    `uses performance, ${NO_ANSWER}`,
+  ),
+  "the time in a handler": inDown("psignal(signo, new Date().toISOString());", `uses Date, ${NO_ANSWER}`),
+  "an environment variable": inMain('if (process.env.QUIET === "1") return 5;', `uses process, ${NO_ANSWER}`),
+  "an environment variable that bundlers know": inMain(
+    'if (process.env.NODE_ENV === "production") return 5;',
+    `uses process.env.NODE_ENV, ${NO_ANSWER}`,
+  ),
+  "an environment variable in a handler": inDown(
+    "if (process.env.QUIET) _exit(0);",
+    `uses process, ${NO_ANSWER}`,
+  ),
+  "an environment variable in the module": inFile(
+    "const quiet = process.env.QUIET;",
+    "process.env",
+    `uses process, ${NO_ANSWER}`,
+  ),
+  "a main that loops without a call": {
+    ...inMain(
+      "for (let index = 0; index >= 0; index = (index + 1) % 5);",
+      "does not end: it calls nothing for 5 seconds",
+    ),
+    at: "init.ts",
+  },
+  "a main that throws": inMain('throw new RangeError("out\\nof range");', "throws RangeError: out of range"),
+  "a main that returns 300": { ...inMain("return 300;", `returns 300, ${STATUS}`), at: "start(main);" },
+  "a main that returns 300 after a message": {
+    changes: [["    return 0;\n", "    return 300;\n"]],
+    at: "printf(`init.ts",
+    says: `main returns 300 after this, ${STATUS}`,
+  },
+  "a handler that an option changes after it is installed": {
+    changes: [
+      after(IMPORTED, "\nlet quiet = false;\n"),
+      [DOWN, `  if (!quiet)\n  ${DOWN}`],
+      before(PAUSE, option("-q", "quiet = true;")),
+    ],
+    at: TERM,
+    says: `main installs sigdown, which later does something else: ${NO_MEMORY}`,
+  },
+  "console.error": inMain('console.error("started");', `uses console, ${NO_ANSWER}`),
+  "process.pid in a handler": inDown("psignal(signo, String(process.pid));", `uses process, ${NO_ANSWER}`),
+  "the time in the module": inFile("const started = Date.now();", "Date.now", `uses Date, ${NO_ANSWER}`),
+  "node:process": inFile(
+    'import process from "node:process";\nexport const id = process.pid;',
+    "node:process",
+    "imports node:process, and a program has only its words",
+  ),
+  "node:fs in another file": {
+    changes: [after(IMPORTED, 'import { host } from "./host.ts";\n'), after(MAIN, "  printf(host());\n")],
+    files: {
+      "host.ts":
+        '\nimport { readFileSync } from "node:fs";\nexport const host = () => readFileSync("/etc/hostname", "utf8");\n',
+    },
+    at: "host.ts:2",
+    says: "this file imports node:fs, and a program has only its words",
+  },
+  "Bun in a helper": inFile(
+    "const isX64 = () => Bun.nanoseconds() > 5;\nexport const x64 = isX64();",
+    "Bun.nanoseconds",
+    `uses Bun, ${NO_ANSWER}`,
+  ),
+  "require in a helper": inFile(
+    'const hostname = () => require("node:os").hostname();\nexport const host = hostname();',
+    "node:os",
+    `uses require, ${NO_ANSWER}`,
+  ),
+  __filename: inMain("printf(__filename);", `uses __filename, ${NO_ANSWER}`),
+  "import.meta": inMain("printf(import.meta.url);", `uses import.meta, ${NO_ANSWER}`),
+  "10 optional messages": {
+    changes: [
+      before(
+        PAUSE,
+        lines(10, (index) => option(`-${index}`, `printf("option ${index}\\n");`)),
+      ),
+    ],
+    at: "init.ts",
+    says: "main has too many paths: up to 32768 by its answers, and 1024 can be followed",
+  },
+};
+
+/** The line of a text, or the place itself. */
+function placeOf(source: string, at: string): string {
+  const index = source.split("\n").findIndex((line) => line.includes(at.trim().split("\n")[0] ?? ""));
+  return index < 0 || at === "init.ts" ? at : `init.ts:${index + 1}`;
+}
+
 describe("an edit that works", () => {
   afterAll(() => rmSync(join(dist, "edits"), { recursive: true, force: true }));
 
@@ -324,6 +506,7 @@ describe("an edit that works", () => {
       using folder = folderOf({ "init.ts": edited("init.ts", changes), ...files });
       expect(build(folder.path, "build:freestanding")).toEqual({ exitCode: 0 });
       expect(build(folder.path, "build:hosted")).toEqual({ exitCode: 0 });
+      expect(output(["bun", "check", "--no-script"], { cwd: folder.path })).toMatchObject({ stdout: "" });
       for (const run of runs) {
         const found = await Promise.all(
           programsOf(folder.path).map(async (program) => [program.name, await outcome(program, run)]),
@@ -332,12 +515,21 @@ describe("an edit that works", () => {
         expect({ run, ...Object.fromEntries(found) }).toEqual({ run, hosted: one, freestanding: one });
       }
     });
+});
 
-  test("the type checker agrees", () => {
-    using stack = new DisposableStack();
-    const files = Object.values(works).map(({ changes, files }) =>
-      join(stack.use(folderOf({ "init.ts": edited("init.ts", changes), ...files })).path, "init.ts"),
-    );
-    expect(output(["bun", "check", "--no-script", ...files], { cwd: root })).toMatchObject({ exitCode: 0 });
-  });
+describe("an edit that is refused", () => {
+  for (const [name, { changes, files, at, says }] of Object.entries(refused))
+    test(name, () => {
+      const source = edited("init.ts", changes);
+      using folder = folderOf({ "init.ts": source, ...files });
+      const line = {
+        stdout: "",
+        stderr: `Error: ${placeOf(source, at)}: ${says}\n`,
+        exitCode: 1,
+        signalCode: null,
+      };
+      expect(build(folder.path, "build:freestanding")).toEqual(line);
+      expect(build(folder.path, "build:hosted")).toEqual(line);
+      expect(existsSync(join(folder.path, "dist"))).toBe(false);
+    });
 });

@@ -374,16 +374,17 @@ function confirmed(
   known: Node[],
 ): Program {
   let paths = 0;
+  let most = 1;
   const program: Program = {
     run: (choice) => run(choice),
     confirm(_, trace) {
       const { made, end } = trace;
-      if (++paths > maxPaths) {
-        const most = made.reduce((product, { call }) => product * CLASSES[call.word].length, 1);
+      const product = made.reduce((product, { call }) => product * CLASSES[call.word].length, 1);
+      most = Math.max(most, product);
+      if (++paths > maxPaths)
         throw new Unsupported(
           `has too many paths: up to ${most} by its answers, and ${maxPaths} can be followed`,
         );
-      }
       const classes = made.map(({ chosen }) => chosen);
       // The last call is made again and again.
       if (end === undefined) classes.pop();

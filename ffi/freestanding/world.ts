@@ -93,7 +93,7 @@ async function bundle(path: string, isStrict: boolean) {
     target: "browser",
     conditions: ["freestanding"],
     sourcemap: "external",
-    minify: { identifiers: isStrict },
+    minify: isStrict,
     define: Object.fromEntries(OF_THE_BUILD.map((name) => [name, `program.${name.replaceAll(".", "_")}`])),
     throw: false,
     plugins: [
@@ -111,6 +111,8 @@ async function bundle(path: string, isStrict: boolean) {
       },
     ],
   });
+  if (outputs.some(({ kind }) => kind === "asset"))
+    foreign ??= `${basename(path)}: this file imports one that is neither a program nor a text`;
   if (foreign !== undefined) throw new Unsupported(foreign);
   const [script, map] = outputs;
   if (!success || script === undefined || map === undefined) {

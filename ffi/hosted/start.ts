@@ -49,18 +49,25 @@ export function start(main: Main): never {
       libc.write(fd, ascii(text), text.length);
     };
     let reaps = false;
+    let power = structSigaction(SIG_DFL);
     let wanted = { text: "", string: cString("") };
-    status = main({
+    const returned = main({
       argv: { some: (isWanted) => someArgument(stack, isWanted) },
       stderr,
       fprintf: write,
       getpid: libc.getpid,
-      pause: () => leave(libc, page, scratch, stack, writeLoop(libc, page, { mask, reaps, scratch })),
+      pause: () => leave(libc, page, scratch, stack, power, writeLoop(libc, page, { mask, reaps, scratch })),
       printf: (text) => write(stdout, text),
       sigaction(signo, { sa_handler, sa_flags }, oldact) {
         const isHandler = typeof sa_handler === "function";
         const address = isHandler ? writeHandler(libc, page, sa_handler, signo) : sa_handler;
-        const result = libc.sigaction(signo, structSigaction(address, sa_flags), oldact);
+        const action = structSigaction(address, sa_flags);
+        // Bun's threads stop each other with that one: it is installed when they have gone.
+        if (signo === SIGPWR) {
+          power = action;
+          return 0;
+        }
+        const result = libc.sigaction(signo, action, oldact);
         if (signo === SIGCHLD && result === 0) reaps = isHandler;
         return result;
       },
@@ -73,6 +80,7 @@ export function start(main: Main): never {
     // What came meanwhile, as SIGPIPE by writing to a closed pipe, now does what it does in C.
     page.seal();
     libc.sigprocmask(SIG_SETMASK, mask, NULL);
+    status = returned;
   } catch (error) {
     const text = `Error: ${error instanceof Error ? error.message : error}\n`;
     const line = ascii(text.replace(/[^\0-\x7f]/g, "?"));
@@ -86,14 +94,21 @@ export function start(main: Main): never {
  * Leaves JavaScript for good: gives back what Bun has opened and mapped, and enters the loop in which the program stays.
  *
  * With the runtime goes the stack that it used: the program begins anew where the stack began, over the frames of Bun
- * (makecontext(3)). The runtime stays mapped, and the loop runs just the same, if the memory map is not understood, or
+ * (makecontext(3)), and with what init.ts does at SIGPWR. The runtime stays mapped, and the loop runs just the same, if the memory map is not understood, or
  * if there is another thread or another handler, which would be left without its code.
  */
-function leave(libc: LibcFunctions, page: Page, scratch: Page, stack: number, { loop, rest }: Loop): never {
+function leave(
+  libc: LibcFunctions,
+  page: Page,
+  scratch: Page,
+  stack: number,
+  power: Uint8Array,
+  { loop, rest }: Loop,
+): never {
   page.seal();
   // Before any other is opened: there may be room for no more.
   for (const fd of descriptorsOfBun(libc)) libc.close(fd);
-  if (prepareToLeave(libc, page, scratch, stack, rest)) {
+  if (prepareToLeave(libc, page, scratch, stack, power, rest)) {
     const path = cString("/proc/self/stat");
     const format = cString(NUM_THREADS);
     const text = new Uint8Array(1024);
@@ -126,6 +141,7 @@ function prepareToLeave(
   page: Page,
   scratch: Page,
   stack: number,
+  power: Uint8Array,
   rest: number,
 ): boolean {
   const maps = parseMaps(readProc(libc, "/proc/self/maps"));
@@ -146,14 +162,14 @@ function prepareToLeave(
     pages: [page, scratch],
   });
   // First Bun's handler of SIGPWR, which only its other threads needed: anyone may send that signal, at any moment.
-  const steps: Step[] = [call(libc.sigaction, SIGPWR, { label: "SIG_DFL" }, 0)];
+  const steps: Step[] = [call(libc.sigaction, SIGPWR, { label: "power" }, 0)];
   for (const { start, end } of unmapped) steps.push(call(libc.munmap, start, end - start));
   for (const { start, end } of emptied) steps.push(call(libc.madvise, start, end - start, MADV_DONTNEED));
   steps.push({ call: rest, values: [] });
 
   const context = scratch.start as Pointer;
   const parts = [
-    { label: "SIG_DFL", data: structSigaction(SIG_DFL), alignment: ALIGNMENT },
+    { label: "power", data: power, alignment: ALIGNMENT },
     { label: "leave", steps, alignment: ALIGNMENT },
   ];
   try {

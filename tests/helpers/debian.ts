@@ -167,7 +167,7 @@ const PACKAGES = {
     ...["containerd", "podman", "crun", "runc", "golang-github-containers-common"],
     ...["docker.io", "docker-cli", "skopeo", "cosign"],
   ],
-  sid: ["crun", "runc", "golang-github-containers-common", "python3-spdx-tools"],
+  sid: ["criu", "python3-spdx-tools"],
 } as const;
 
 /** The root file system of a Machine. */

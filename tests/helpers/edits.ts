@@ -7,7 +7,7 @@ import { scripts } from "../../package.json" with { type: "json" };
 import { outside, Pod } from "./pod.ts";
 import { childrenOf, output, status, until } from "./process.ts";
 import { dist, freestanding, hosted, type Program, root } from "./programs.ts";
-import { isAtRest, NO_SIGNAL, untilAtRest } from "./rest.ts";
+import { isAtRest, NO_SIGNAL } from "./rest.ts";
 
 /** Replacements, each of a text that is there once. */
 export type Changes = readonly (readonly [what: string, by: string])[];
@@ -26,7 +26,7 @@ export function edited(file: string, changes: Changes): string {
 /** A folder in which the commands of package.json build from these files and the rest of the project's. */
 export function folderOf(files: Readonly<Record<string, string>>) {
   const path = join(dist, "edits", crypto.randomUUID());
-  for (const name of ["ffi", "init.ts", "package.json"])
+  for (const name of ["ffi", "init.ts", "package.json", "tsconfig.json"])
     cpSync(join(root, name), join(path, name), { recursive: true });
   for (const [name, text] of Object.entries(files)) writeFileSync(join(path, name), text);
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true }) };
@@ -55,9 +55,11 @@ export interface Run {
   readonly args?: readonly string[];
   readonly isPid1?: boolean;
   /** The signals that it gets, each when it is at rest; "orphan": one that dies then. */
-  readonly events?: readonly (NodeJS.Signals | "orphan")[];
+  readonly events?: readonly (NodeJS.Signals | number | "orphan")[];
   /** What it catches and ignores at rest. */
   readonly catches?: readonly number[];
+  /** What it catches after the first event, if that is not the same. */
+  readonly catchesThen?: readonly number[];
   readonly ignores?: readonly number[];
   /** Its standard output. */
   readonly prints?: string;
@@ -78,46 +80,57 @@ export const setOf = (signals: readonly number[]): string =>
 
 /** How a program ends, or what it is like when all has happened. */
 export async function outcome(program: Program, run: Run) {
-  const { args = [], isPid1 = false, events = [], catches = [2, 15, 17] } = run;
-  const surroundings = { caught: setOf(catches) };
+  const { args = [], isPid1 = false, events = [], catches = [2, 15, 17], catchesThen = catches } = run;
   const command = [program.executable, ...args];
   await using subject = isPid1 ? await Pod.start(command) : outside(command);
   const { pid } = subject;
-  const hasEnded = () => /^Z|^$/.test(status(pid, "State"));
-  const untilQuiet = () =>
-    until(`${program.name} ends or rests`, () => hasEnded() || isAtRest(pid, program, surroundings), subject);
-  await untilQuiet();
-  for (const event of events) {
-    if (hasEnded()) break;
-    if (event === "orphan") await orphanDies(subject, program, surroundings);
+  const hasEnded = () => /^[ZX]|^$/.test(status(pid, "State"));
+  /** Waits until it has ended or rests; whether it rests. */
+  const rests = async (catches: readonly number[]): Promise<boolean> => {
+    let isEnd = false;
+    await until(
+      `${program.name} ends or rests`,
+      () => {
+        isEnd = hasEnded();
+        return isEnd || isAtRest(pid, program, { caught: setOf(catches) });
+      },
+      subject,
+    );
+    return !isEnd;
+  };
+  let stays = await rests(catches);
+  for (const event of stays ? events : []) {
+    if (event === "orphan") await orphanDies(subject, () => rests(catches));
     else process.kill(pid, event);
-    await untilQuiet();
+    stays = await rests(catchesThen);
+    if (!stays) break;
   }
-  const stays = !hasEnded();
   const ignored = stays ? status(pid, "SigIgn") : undefined;
   if (stays) process.kill(pid, "SIGKILL");
-  const { stdout, stderr, exitCode, signalCode } =
-    subject instanceof Pod
-      ? await subject.end()
-      : {
-          stdout: await new Response(subject.stdout).text(),
-          stderr: await new Response(subject.stderr).text(),
-          exitCode: await subject.exited,
-          signalCode: subject.signalCode,
-        };
-  return { stdout, stderr, ignored, ends: stays ? undefined : (signalCode ?? exitCode) };
+  const end = subject instanceof Pod ? subject.end() : endOf(subject);
+  const { stdout, stderr, exitCode, signalCode } = await end;
+  // unshare complains that its child was killed.
+  return {
+    stdout,
+    stderr: stderr.replace(/^unshare: .*\n/m, ""),
+    ignored,
+    ends: stays ? undefined : (signalCode ?? exitCode),
+  };
 }
 
+const endOf = async (child: ReturnType<typeof outside>) => ({
+  stdout: await new Response(child.stdout).text(),
+  stderr: await new Response(child.stderr).text(),
+  exitCode: await child.exited,
+  signalCode: child.signalCode,
+});
+
 /** A process whose parent has left it dies, and PID 1 reaps it. */
-async function orphanDies(
-  pod: { readonly pid: number },
-  program: Program,
-  surroundings: { readonly caught: string },
-): Promise<void> {
+async function orphanDies(pod: { readonly pid: number }, rests: () => Promise<boolean>): Promise<void> {
   if (!(pod instanceof Pod)) throw new Error("only PID 1 has orphans");
   await Bun.spawn(pod.inside("sh", "-c", "sleep infinity & exec true"), { stdout: "ignore" }).exited;
   await until("an orphan", () => childrenOf(pod.pid).length === 1, pod);
-  await untilAtRest(pod, program, surroundings);
+  await rests();
   for (const orphan of childrenOf(pod.pid)) process.kill(orphan, "SIGKILL");
   await until("reaped", () => childrenOf(pod.pid).length === 0, pod);
 }

@@ -1,13 +1,14 @@
 /**
  * What containers are made of, for each of the runtimes.
  */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { credentials, loadPackageDefinition } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
-import type { Image } from "./images.ts";
-import { must } from "./process.ts";
 import { architecture, root } from "./programs.ts";
+
+/** An image that has busybox only. */
+export const APPLICATION = "localhost/application:1";
 
 export const readJson = (path: string) => JSON.parse(readFileSync(path, "utf8"));
 
@@ -18,61 +19,18 @@ export const orphans = (count: number) =>
 const SCMP_ARCH = { amd64: "SCMP_ARCH_X86_64", arm64: "SCMP_ARCH_AARCH64" };
 
 /** The default profile of a runtime's package, as an OCI runtime takes it: without its conditions. */
-export function defaultSeccomp(path = "/usr/share/containers/seccomp.json"): object {
+export function defaultSeccomp(): object {
   interface Rule {
     includes?: { caps?: string[]; arches?: string[]; minKernel?: string };
     [field: string]: unknown;
   }
-  const profile = readJson(path);
+  const profile = readJson("/usr/share/containers/seccomp.json");
   const syscalls = (profile.syscalls as Rule[])
     .filter(
       ({ includes }) => !includes?.caps && (!includes?.arches || includes.arches.includes(architecture)),
     )
     .map(({ names, action, args, errnoRet }) => ({ names, action, args: args ?? [], errnoRet }));
   return { defaultAction: profile.defaultAction, architectures: [SCMP_ARCH[architecture]], syscalls };
-}
-
-/** The files of an image for this machine, in this folder. */
-export function unpackImage({ archive }: Image, folder: string): void {
-  mkdirSync(folder, { recursive: true });
-  const blob = (digest: string) => `blobs/sha256/${digest.replace("sha256:", "")}`;
-  const json = (file: string) => JSON.parse(must("tar", "--extract", "--to-stdout", "--file", archive, file));
-  const index = json(blob(json("index.json").manifests[0].digest));
-  const { digest } = index.manifests.find(
-    ({ platform }: { platform: { architecture: string } }) => platform.architecture === architecture,
-  );
-  for (const layer of json(blob(digest)).layers) {
-    must("tar", "--extract", "--directory", folder, "--file", archive, blob(layer.digest));
-    must("tar", "--extract", "--directory", folder, "--file", join(folder, blob(layer.digest)));
-    must("rm", "-r", join(folder, "blobs"));
-  }
-}
-
-/** Who runs a container, and with what. */
-export interface Process {
-  readonly args: readonly string[];
-  readonly rootfs: string;
-  readonly noNewPrivileges: boolean;
-  readonly seccomp: object;
-  readonly pids: number;
-  /** Of memory. */
-  readonly mebibytes?: number;
-  /** The path of its cgroup; else the runtime chooses one. */
-  readonly cgroupsPath?: string;
-}
-
-/** Makes of what `spec` wrote what a sandbox of Kubernetes has at the least. */
-export function restrict(path: string, process: Process): void {
-  const { args, rootfs, noNewPrivileges, seccomp, pids, mebibytes = 16, cgroupsPath } = process;
-  const config = readJson(path);
-  const user = { uid: 65535, gid: 65535 };
-  Object.assign(config.process, { args, terminal: false, user, capabilities: {}, noNewPrivileges });
-  config.root = { path: rootfs, readonly: true };
-  const resources = { memory: { limit: mebibytes * 2 ** 20 }, pids: { limit: pids } };
-  Object.assign(config.linux, { resources, seccomp, ...(cgroupsPath && { cgroupsPath }) });
-  // As where cgroups are of version 2: its own are at the root of what it sees.
-  config.linux.namespaces.push({ type: "cgroup" });
-  writeFileSync(path, JSON.stringify(config));
 }
 
 export type Call = (method: string, request: object, seconds?: number) => Promise<Record<string, unknown>>;
@@ -92,4 +50,68 @@ export function connect(socket: string): Call {
           error ? reject(error) : resolve(response),
       ),
     );
+}
+
+/** Runs a command in a container, in this many seconds at the most, and gives its standard output. */
+export type Exec = (seconds: number, ...command: readonly string[]) => Promise<string>;
+
+export interface Sandbox {
+  /** Of the pause container. */
+  readonly pid: number;
+  /** Starts a container, which has busybox. */
+  readonly start: (name: string) => Promise<Exec>;
+  readonly remove: () => Promise<void>;
+}
+
+/** Sandboxes whose containers share the PID namespace. */
+export class Sandboxes {
+  readonly #sandboxes = new Set<Sandbox>();
+
+  constructor(
+    readonly call: Call,
+    readonly cgroup: string,
+  ) {}
+
+  /** @param namespaces what NamespaceOption has besides */
+  async run(name: string, namespaces: object): Promise<Sandbox> {
+    const { call } = this;
+    const linux = {
+      security_context: {
+        namespace_options: { pid: "POD", ...namespaces },
+        seccomp: { profile_type: "RuntimeDefault" },
+      },
+    };
+    const sandbox_config = {
+      metadata: { name, uid: name, namespace: "default" },
+      linux: { ...linux, cgroup_parent: this.cgroup },
+    };
+    const { pod_sandbox_id } = await call("RunPodSandbox", { config: sandbox_config });
+    const { info } = await call("PodSandboxStatus", { pod_sandbox_id, verbose: true });
+    const sandbox: Sandbox = {
+      pid: Number(JSON.parse((info as { info: string }).info).pid),
+      start: async (name) => {
+        const config = {
+          metadata: { name },
+          image: { image: APPLICATION },
+          command: ["busybox", "sleep", "10000"],
+          linux,
+        };
+        const { container_id } = await call("CreateContainer", { pod_sandbox_id, sandbox_config, config });
+        await call("StartContainer", { container_id });
+        return async (timeout, ...cmd) =>
+          String((await call("ExecSync", { container_id, cmd, timeout }, timeout + 5)).stdout);
+      },
+      remove: async () => {
+        await call("StopPodSandbox", { pod_sandbox_id });
+        await call("RemovePodSandbox", { pod_sandbox_id });
+        this.#sandboxes.delete(sandbox);
+      },
+    };
+    this.#sandboxes.add(sandbox);
+    return sandbox;
+  }
+
+  async removeAll(): Promise<void> {
+    for (const sandbox of this.#sandboxes) await sandbox.remove().catch(() => {});
+  }
 }

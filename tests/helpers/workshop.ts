@@ -55,13 +55,11 @@ export class Workshop {
     this.must("buildah", ...store, "push", "--quiet", name, `oci-archive:${archive}:${name}`);
   }
 
-  /** The root file system of an image, as a folder. */
-  rootOf({ archive, name, program }: Image): string {
-    const folder = join(this.folder, `rootfs-${program.name}`);
+  /** The root file system of an image, as this folder. */
+  rootOf({ archive, name }: Image, folder: string): void {
     const store = this.store("roots");
     const container = this.must("buildah", ...store, "from", `oci-archive:${archive}:${name}`).trim();
     must("cp", "--archive", this.must("buildah", ...store, "mount", container).trim(), folder);
-    return folder;
   }
 
   [Symbol.dispose](): void {

@@ -13,40 +13,39 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, join } from "node:path";
+import { join } from "node:path";
+import { expectPair, expectPodmanPair, limits, restrictions } from "../helpers/cases.ts";
 import { missingDebian } from "../helpers/debian.ts";
 import { MESSAGE } from "../helpers/expect.ts";
 import { buildImages, type Image, images } from "../helpers/images.ts";
 import { childrenOf, must, output, proc, status, until } from "../helpers/process.ts";
-import { freestanding, hosted, type Program, reference, root } from "../helpers/programs.ts";
+import { architecture, freestanding, reference, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
-import { connect, defaultSeccomp, orphans, readJson, restrict } from "../helpers/runtimes.ts";
+import { APPLICATION, connect, orphans, Sandboxes } from "../helpers/runtimes.ts";
 import { CC, unobtainable } from "../helpers/tools.ts";
-import { boot, inside, type Results } from "./node.ts";
+import { boot, fetchNode, inside, type Report } from "./node.ts";
 
-const APPLICATION = "localhost/application:1";
-const PS = ["busybox", "ps", "-o", "pid,stat,args"];
 const EXAMPLE = join(root, "examples/seccomp.json");
 const read = (file: string) => readFileSync(join(root, file), "utf8");
 
-const how =
-  inside !== undefined
-    ? ""
-    : process.getuid?.() === 0
-      ? missingDebian({ ...CC, buildah: "buildah", mmdebstrap: "mmdebstrap", mke2fs: "e2fsprogs" }) ||
-        unobtainable(buildImages)
-      : "run the tests as root";
+function missingNode(): string {
+  if (inside !== undefined) return "";
+  if (process.getuid?.() !== 0) return "run the tests as root";
+  if (architecture !== "amd64") return "user-mode-linux is for amd64";
+  const tools = { ...CC, buildah: "buildah", mmdebstrap: "mmdebstrap", "/sbin/mke2fs": "e2fsprogs" };
+  return missingDebian(tools) || unobtainable(buildImages) || unobtainable(fetchNode);
+}
+const how = missingNode();
 
 /** What it came to on the node. */
-let report: { results: Results; console: string };
+let report: Report;
 
 /** A test on the node. */
 function there(name: string, body: () => Promise<void> | void): void {
   const results = inside;
   if (results === undefined)
     test(name, () => {
-      const error =
-        report.results.get(name) ?? `It did not run: ${report.console} says how far the node came.`;
+      const error = report.errors.get(name) ?? `It did not run. ${report.end}`;
       if (error !== "") throw new Error(error);
     });
   else
@@ -73,7 +72,7 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
   if (inside === undefined)
     beforeAll(async () => {
       expect(reference.executable).not.toBe(""); // there is no compiler on the node
-      report = await boot("sid", "tests/node/node.test.ts");
+      report = await boot(import.meta.path);
     }, 1_800_000);
 
   const folder = inside === undefined ? "" : mkdtempSync(join(tmpdir(), "pause-node-"));
@@ -95,7 +94,11 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
   }
 
   before(() => {
-    must("systemctl", "start", "containerd");
+    // Debian's kernel of user-mode-linux has no tables of nftables for IP, which Docker and podman want by default.
+    writeFileSync("/etc/docker/daemon.json", JSON.stringify({ iptables: false, ip6tables: false }));
+    mkdirSync("/etc/containers/containers.conf.d");
+    writeFileSync("/etc/containers/containers.conf.d/node.conf", '[network]\nfirewall_driver = "none"\n');
+    must("systemctl", "start", "multi-user.target");
     must("chmod", "755", folder);
     build(
       "localhost/reference:1",
@@ -124,7 +127,7 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
 
   describe("containerd", () => {
     const call = connect("/run/containerd/containerd.sock");
-    const seccomp = { profile_type: "RuntimeDefault" };
+    const sandboxes = new Sandboxes(call, "pause-test.slice");
     const ctr = (...args: readonly string[]) => must("ctr", "-n", "k8s.io", ...args);
     /** It answers with sense as soon as its parts are there. */
     async function restart() {
@@ -132,34 +135,7 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
       const answer = () => call("PodSandboxStatus", { pod_sandbox_id: "none" }).catch(({ code }) => code);
       while ((await answer()) !== 5) await Bun.sleep(100);
     }
-    const sandboxes = new Set<string>();
-    async function remove(pod_sandbox_id: string) {
-      await call("StopPodSandbox", { pod_sandbox_id });
-      await call("RemovePodSandbox", { pod_sandbox_id });
-      sandboxes.delete(pod_sandbox_id);
-    }
-    async function run(config: object) {
-      const { pod_sandbox_id } = await call("RunPodSandbox", { config });
-      sandboxes.add(String(pod_sandbox_id));
-      const { info } = await call("PodSandboxStatus", { pod_sandbox_id, verbose: true });
-      return { id: String(pod_sandbox_id), pid: Number(JSON.parse((info as { info: string }).info).pid) };
-    }
-    /** A container of a sandbox: runs a command in it, in this many seconds. */
-    async function start(pod_sandbox_id: string, sandbox_config: object, name: string, linux: object) {
-      const { container_id } = await call("CreateContainer", {
-        pod_sandbox_id,
-        sandbox_config,
-        config: {
-          metadata: { name },
-          image: { image: APPLICATION },
-          command: ["busybox", "sleep", "10000"],
-          linux,
-        },
-      });
-      await call("StartContainer", { container_id });
-      return async (timeout: number, ...cmd: string[]) =>
-        String((await call("ExecSync", { container_id, cmd, timeout }, timeout + 5)).stdout);
-    }
+
     before(async () => {
       mkdirSync("/etc/cni/net.d", { recursive: true });
       mkdirSync("/opt/cni", { recursive: true });
@@ -184,9 +160,7 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
       for (const file of [...tested.map(({ archive }) => archive), application])
         ctr("images", "import", file);
     });
-    after(async () => {
-      for (const id of sandboxes) await remove(id);
-    });
+    after(() => sandboxes.removeAll());
 
     for (const { program, name: image } of tested)
       describe(program.name, () => {
@@ -210,46 +184,28 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
         there(
           `containerd, ${program.name}: a pod of two with 16 MiB, orphans, a timed-out exec, a restart of containerd`,
           async () => {
-            const linux = { security_context: { namespace_options: { pid: "POD" }, seccomp } };
-            const metadata = { name: "pair", uid: program.name, namespace: "default" };
-            const config = { metadata, linux: { ...linux, cgroup_parent: "pause-test.slice" } };
-            const { id, pid } = await run(config);
-            await untilAtRest({ pid }, program);
-            expect(status(pid, "Uid")).toStartWith("65535\t");
-            expect(status(pid, "Seccomp")).toBe("2");
+            const { pid, ...sandbox } = await sandboxes.run("pair", {});
+            const exec = await expectPair({ pid, ...sandbox }, program, 300);
             expect(proc(pid, "cgroup")).toStartWith("0::/pause.slice/pause-test.slice/");
-            const one = await start(id, config, "one", linux);
-            const two = await start(id, config, "two", linux);
-            expect(await one(10, "busybox", "cat", "/proc/self/attr/current")).toContain("(enforce)");
-            for (const exec of [one, two]) expect(await exec(10, ...PS)).toMatch(/^ *1 S +\/pause$/m);
-            await two(90, "sh", "-c", orphans(300));
-            // A probe that takes too long, with a child that outlives it.
-            const probe = "(busybox sleep 2 >/dev/null 2>&1 &); exec busybox sleep 600";
-            await expect(one(1, "sh", "-c", probe)).rejects.toThrow(/timeout|exceeded/i);
-            await until("no child", () => childrenOf(pid).length === 0, { pid });
+            expect(await exec(10, "busybox", "cat", "/proc/self/attr/current")).toContain("(enforce)");
             await restart();
-            expect(await two(10, ...PS)).toMatch(/^ *1 S +\/pause$/m);
-            await two(10, "sh", "-c", orphans(10));
+            await exec(10, "sh", "-c", orphans(10));
             await until("no child", () => childrenOf(pid).length === 0, { pid });
             await untilAtRest({ pid }, program);
-            await remove(id);
+            await sandbox.remove();
             expect(status(pid, "State")).toBe("");
           },
         );
 
         there(`containerd, ${program.name}: a user namespace (hostUsers: false)`, async () => {
           const ids = [{ host_id: 1_000_000, container_id: 0, length: 65536 }];
-          const namespace_options = { pid: "POD", userns_options: { mode: "POD", uids: ids, gids: ids } };
-          const linux = { security_context: { namespace_options, seccomp } };
-          const metadata = { name: "userns", uid: program.name, namespace: "default" };
-          const config = { metadata, linux: { ...linux, cgroup_parent: "pause-test.slice" } };
-          const { id, pid } = await run(config);
+          const userns_options = { mode: "POD", uids: ids, gids: ids };
+          const { pid, start, remove } = await sandboxes.run("userns", { userns_options });
           await untilAtRest({ pid }, program);
           expect(status(pid, "Uid")).toStartWith(`${1_000_000 + 65535}\t`);
-          const exec = await start(id, config, "one", linux);
-          await exec(60, "sh", "-c", orphans(50));
+          await (await start("one"))(60, "sh", "-c", orphans(50));
           await until("no child", () => childrenOf(pid).length === 0, { pid });
-          await remove(id);
+          await remove();
         });
       });
   });
@@ -263,77 +219,20 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
       }
     });
 
-    /** Runs a container in what a sandbox of Kubernetes has at the least, with these changes, and ends it. */
-    async function run(
-      runtime: string,
-      program: Program,
-      { noNewPrivileges = true, seccomp = defaultSeccomp(), mebibytes = 16, pids = 1 },
-      look: (pid: number) => Promise<void> | void,
-    ) {
-      const bundle = mkdtempSync(join(folder, "bundle-"));
-      const id = basename(bundle);
-      must("sh", "-c", `cd ${bundle} && ${runtime} spec`);
-      const rootfs = join(folder, program.name);
-      const args = ["/pause"];
-      restrict(join(bundle, "config.json"), { args, rootfs, noNewPrivileges, seccomp, pids, mebibytes });
-      const container = Bun.spawn([runtime, "run", "--bundle", bundle, id], {
-        stdio: ["ignore", "ignore", "pipe"],
-      });
-      try {
-        let pid = 0;
-        await until("a running container", () => {
-          const { stdout, exitCode } = output([runtime, "state", id]);
-          if (exitCode === 0 && JSON.parse(stdout).status === "running") pid = JSON.parse(stdout).pid;
-          return pid !== 0 || container.exitCode !== null;
-        });
-        if (pid === 0) throw new Error(await new Response(container.stderr).text());
-        await untilAtRest({ pid, stderr: container.stderr }, program);
-        await look(pid);
-        must(runtime, "kill", id, "TERM");
-        expect(await container.exited).toBe(0);
-        expect(await new Response(container.stderr).text()).toBe(MESSAGE);
-      } finally {
-        output([runtime, "delete", "--force", id]);
-      }
+    const bundles = { folder, inside: (...command: readonly string[]) => command };
+    for (const { program } of tested) {
+      for (const { name, run } of restrictions)
+        there(`${program.name}, ${name}`, () => run(bundles, program));
+      for (const { name, run } of limits(program)) there(`${program.name}, ${name}`, () => run(bundles));
     }
-
-    const profiles = { "default seccomp": defaultSeccomp, "examples/seccomp.json": () => readJson(EXAMPLE) };
-    // runc is in Go, which may start a thread until the execve; seldom, but without one it does not get there.
-    for (const [runtime, pids] of Object.entries({ crun: 1, runc: 16 }))
-      for (const { program } of tested)
-        for (const [profile, seccomp] of Object.entries(profiles))
-          for (const noNewPrivileges of [true, false])
-            there(
-              `${runtime}, ${program.name}, ${profile}, ${noNewPrivileges ? "no" : "with"} new privileges`,
-              () =>
-                run(runtime, program, { noNewPrivileges, seccomp: seccomp(), pids }, async (pid) => {
-                  expect(status(pid, "Uid")).toStartWith("65535\t");
-                  expect(status(pid, "CapEff")).toBe("0000000000000000");
-                  expect(status(pid, "NoNewPrivs")).toBe(noNewPrivileges ? "1" : "0");
-                  expect(status(pid, "Seccomp")).toBe("2");
-                  must("nsenter", "--target", String(pid), "--pid", "--", "sh", "-c", orphans(50));
-                  await until("no child", () => childrenOf(pid).length === 0, { pid });
-                }),
-            );
-
-    for (const { program } of tested)
-      for (const mebibytes of program === hosted ? [32, 8] : [1, 0.25])
-        there(`crun, ${program.name}: ${mebibytes} MiB of memory, which it can see, are enough`, () =>
-          run("crun", program, { mebibytes }, (pid) => {
-            const limit = readFileSync(`/proc/${pid}/root/sys/fs/cgroup/memory.max`, "utf8");
-            expect(Number(limit)).toBe(mebibytes * 2 ** 20);
-          }),
-        );
   });
 
   describe("podman", () => {
     const podman = (...args: readonly string[]) => must("podman", ...args).trim();
     before(() => {
       copyFileSync(join(root, "examples/podman/containers.conf"), "/etc/containers/containers.conf");
-      // Debian's kernel of user-mode-linux has no tables of nftables for IP.
-      mkdirSync("/etc/containers/containers.conf.d");
-      writeFileSync("/etc/containers/containers.conf.d/node.conf", '[network]\nfirewall_driver = "none"\n');
       // What --userns=auto takes its users from (podman-run(1)).
+      must("useradd", "--system", "containers");
       for (const file of ["/etc/subuid", "/etc/subgid"]) appendFileSync(file, "containers:2000000:1048576\n");
     });
 
@@ -346,46 +245,14 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
       }))
         there(
           `podman, ${program.name}, ${profile}: a pod of two with 16 MiB, orphans and a killed exec`,
-          async () => {
-            const create = ["pod", "create", "--name", "pod", "--memory=16m", "--share=+pid", ...infra];
-            podman(...create, ...options);
-            try {
-              for (const name of ["one", "two"])
-                podman(
-                  "run",
-                  "--detach",
-                  "--pod=pod",
-                  "--name",
-                  name,
-                  APPLICATION,
-                  "busybox",
-                  "sleep",
-                  "10000",
-                );
-              const infraId = podman("pod", "inspect", "--format", "{{.InfraContainerID}}", "pod");
-              const inspect = (what: string) => podman("inspect", "--format", `{{.State.${what}}}`, infraId);
-              const pid = Number(inspect("Pid"));
-              await untilAtRest({ pid }, program);
-              expect(proc(pid, "attr/current")).toStartWith("containers-default-");
-              const ps = (name: string) => podman("exec", name, ...PS);
-              for (const name of ["one", "two"]) expect(ps(name)).toMatch(/^ *1 S +\/pause$/m);
-              podman("exec", "two", "sh", "-c", orphans(300));
-              const killed = Bun.spawn(["podman", "exec", "one", "busybox", "sleep", "600"], {
-                stdio: ["ignore", "ignore", "ignore"],
-              });
-              await until("the exec", () => /sleep 600/.test(ps("two")));
-              killed.kill("SIGKILL");
-              await killed.exited;
-              const left = /^ *(\d+) .*sleep 600$/m.exec(ps("two"))?.[1];
-              podman("exec", "two", "sh", "-c", `kill -9 ${left}`);
-              await until("no child", () => childrenOf(pid).length === 0, { pid });
-              expect(ps("two")).not.toMatch(/ Z |sleep 600/);
-              podman("pod", "stop", "--time", "60", "pod");
-              expect(inspect("ExitCode")).toBe("0");
-            } finally {
-              output(["podman", "pod", "rm", "--force", "pod"]);
-            }
-          },
+          () =>
+            expectPodmanPair(
+              (...args) => ["podman", ...args],
+              ["--memory=16m", "--share=+pid", ...infra, ...options],
+              program,
+              300,
+              (pid) => expect(proc(pid, "attr/current")).toStartWith("containers-default-"),
+            ),
         );
 
       there(`podman, ${program.name}: run -v, stop with its message, --userns=auto`, async () => {
@@ -408,9 +275,6 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
   describe("Docker", () => {
     const docker = (...args: readonly string[]) => must("docker", ...args).trim();
     before(() => {
-      // As for podman.
-      writeFileSync("/etc/docker/daemon.json", JSON.stringify({ iptables: false, ip6tables: false }));
-      must("systemctl", "start", "docker");
       for (const file of [...tested.map(({ archive }) => archive), application]) docker("load", "-i", file);
     });
 
@@ -423,7 +287,7 @@ describe.skipIf(how !== "")(`node${how && ` (skipped: ${how})`}`, () => {
           `Docker, ${program.name}, ${profile}: -v, 16 MiB, what another container leaves, stop`,
           async () => {
             expect(must("docker", "run", "--rm", ...options, image, "-v")).toBe(program.version);
-            docker("run", "--detach", "--name=pause", "--memory=16m", ...options, image);
+            docker("run", "--detach", "--name=pause", "--memory=16m", "--ipc=shareable", ...options, image);
             try {
               const inspect = (what: string) => docker("inspect", "--format", `{{.State.${what}}}`, "pause");
               const pid = Number(inspect("Pid"));

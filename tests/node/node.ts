@@ -1,29 +1,29 @@
 /**
  * A node as users have it: a whole Debian with systemd, cgroup v2 and AppArmor, on user-mode-linux. It is a process, and
- * needs no KVM. What it printed stays in dist/node/SUITE/console.
+ * needs no KVM. What it printed stays in dist/node.
  */
 import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
-import { join } from "node:path";
-import { once, rootFileSystem, type Suite } from "../helpers/debian.ts";
+import { basename, join, relative } from "node:path";
+import { once, rootFileSystem } from "../helpers/debian.ts";
 import { must } from "../helpers/process.ts";
 import { dist, root } from "../helpers/programs.ts";
+
+const folder = join(dist, "node");
 
 const PACKAGES = [
   ...["systemd-sysv", "dbus", "udev", "kmod", "apparmor", "procps", "user-mode-linux", "busybox-static"],
   ...["containerd", "runc", "crun", "containernetworking-plugins", "docker.io", "docker-cli", "iptables"],
   ...["podman", "netavark", "uidmap", "golang-github-containers-common"],
 ];
-const PATHS = ["path-exclude=/usr/share/{doc,man,locale,info}/*"];
+const PATHS = ["doc", "locale", "man"].map((folder) => `path-exclude=/usr/share/${folder}/*`);
 
-/** The root file system, as a folder. */
-const rootOf = (suite: Suite) =>
-  rootFileSystem(suite, [...PACKAGES, ...(suite === "sid" ? ["criu"] : [])], PATHS, "minbase");
+/** Its root file system, as a folder. */
+export const fetchNode = () => rootFileSystem("sid", PACKAGES, PATHS, "minbase");
 
-/** The same as a disk. */
-const diskOf = (suite: Suite) => {
-  const from = rootOf(suite);
-  return join(
-    once(`${suite}-node-${Bun.hash(from).toString(36)}`, (path) => {
+/** The same as a disk, which is made once. */
+const diskOf = (from: string) =>
+  join(
+    once(`${basename(from)}-disk`, (path) => {
       // Where modprobe looks.
       if (!existsSync(join(from, "usr/lib/modules")))
         symlinkSync("uml/modules", join(from, "usr/lib/modules"));
@@ -31,9 +31,8 @@ const diskOf = (suite: Suite) => {
     }),
     "disk",
   );
-};
 
-/** Whether this is the node: the file to which `report` writes. */
+/** On the node, the file to which the tests write what they came to. */
 export const inside = process.env.PAUSE_NODE;
 
 /** Longer than everything on it takes. */
@@ -55,41 +54,45 @@ exec linux.uml uml_dir=/mnt mem=4G "ubd0=/mnt/changes,$disk" root=/dev/ubda rw s
   con=null con0=null,fd:1 systemd.mount-extra=none:/mnt/project:hostfs:hostfs=/mnt/project \\
   systemd.show_status=error "$@"`;
 
-/** By the name of a test, what its error is: "" if there is none. */
-export type Results = ReadonlyMap<string, string>;
+/** What the tests came to on the node. */
+export interface Report {
+  /** By the name of a test, its error: "" if there is none. */
+  readonly errors: ReadonlyMap<string, string>;
+  /** How the node ended: the last that was printed, and where the rest is. */
+  readonly end: string;
+}
 
-/**
- * Boots it, and runs this file there as a test.
- *
- * @returns what the file wrote to PAUSE_NODE, and where all that was printed is
- */
-export async function boot(suite: Suite, file: string): Promise<{ results: Results; console: string }> {
-  const name = join("dist/node", suite);
-  const folder = join(root, name);
+/** Boots the node, and runs a file of tests there. It is killed when it takes too long. */
+export async function boot(file: string): Promise<Report> {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  const disk = diskOf(suite);
-  const command = [
-    ...["/usr/bin/env", "--chdir=/mnt/project", `PAUSE_NODE=${name}/results`, "HOME=/root"],
-    ...["node_modules/.bin/bun", "test", "--timeout", "120000", `./${file}`],
+  const console = join(folder, "console");
+  const stderr = join(folder, "stderr");
+  const results = join(folder, "results");
+  const from = fetchNode();
+  const tests = [
+    ...["/usr/bin/env", "--chdir=/mnt/project", `PAUSE_NODE=${relative(root, results)}`, "HOME=/root"],
+    ...["node_modules/.bin/bun", "test", "--timeout", "120000", `./${relative(root, file)}`],
   ];
   const machine = Bun.spawn(
     [
+      ...["setpriv", "--pdeathsig", "KILL"],
       ...["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"],
-      ...["sh", "-c", BOOT, rootOf(suite), disk, `systemd.run="${command.join(" ")}"`],
+      ...["sh", "-c", BOOT, from, diskOf(from), `systemd.run="${tests.join(" ")}"`],
     ],
     {
       cwd: root,
-      stdio: ["ignore", Bun.file(join(folder, "console")), Bun.file(join(folder, "stderr"))],
+      stdio: ["ignore", Bun.file(console), Bun.file(stderr)],
       timeout: LIMIT_SECONDS * 1000,
       killSignal: "SIGKILL",
     },
   );
   await machine.exited;
-  const results = join(folder, "results");
   const lines = existsSync(results) ? readFileSync(results, "utf8").trimEnd().split("\n") : [];
+  const printed = Bun.stripANSI(readFileSync(stderr, "utf8") + readFileSync(console, "utf8"));
+  const ended = machine.signalCode === null ? "It ended" : `It was killed after ${LIMIT_SECONDS} s`;
   return {
-    results: new Map(lines.map((line) => JSON.parse(line) as [string, string])),
-    console: join(dist, "node", suite, "console"),
+    errors: new Map(lines.map((line) => JSON.parse(line) as [string, string])),
+    end: `${ended}. ${relative(root, console)} ends with:\n${printed.trimEnd().split("\n").slice(-20).join("\n")}`,
   };
 }
