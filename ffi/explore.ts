@@ -235,7 +235,7 @@ export class Recorder {
   end: End | undefined;
   private isOver: boolean;
   private calls: number;
-  private repeats: number;
+  private streak: number;
   private repeated: Made | undefined;
   private refusal: Error | undefined;
   private readonly choice: Choice;
@@ -246,7 +246,7 @@ export class Recorder {
     this.end = undefined;
     this.isOver = false;
     this.calls = 0;
-    this.repeats = 0;
+    this.streak = 0;
     this.repeated = undefined;
     this.refusal = undefined;
     this.choice = choice;
@@ -265,23 +265,23 @@ export class Recorder {
     const before = this.made[index - 1];
     const isAgain = before !== undefined && before.chosen === chosen && isSame(before.call, call);
     if (!isAgain) this.calls++;
+    this.streak = isAgain ? this.streak + 1 : 0;
     // That it comes again for answers that were asked for says nothing.
-    this.repeats = isAgain && index > classes.length ? this.repeats + 1 : 0;
-    if (this.repeats <= MAX_REPEATS) {
+    const notAsked = index - classes.length;
+    const repeats = this.streak < notAsked ? this.streak : notAsked;
+    if (this.streak <= MAX_REPEATS) {
       const reason = wrong?.(call);
       if (reason !== undefined) this.refuse(reason);
       this.made.push({ call, at: here?.(), chosen });
     } else if (before !== undefined) this.made.push(before);
-    if (this.repeats === most) this.repeated = before;
-    if (this.repeats === loop) {
-      this.made.length -= this.repeats;
+    if (repeats === most) this.repeated = before;
+    if (repeats === loop) {
+      this.made.length -= repeats;
       this.isOver = true;
       throw ENOUGH;
     }
     if (this.calls > MAX_CALLS)
-      this.refuse(
-        `does not end within ${MAX_CALLS} calls, and only a single call can be made again and again`,
-      );
+      this.refuse(`does not end within ${MAX_CALLS} calls, and a loop can be of one call only`);
     return instead?.index === index ? instead.answer : (possible[chosen]?.[1] ?? 0);
   }
 

@@ -431,7 +431,7 @@ const refused: Record<string, Refusal> = {
   "a main that loops without a call": {
     ...inMain(
       "for (let index = 0; index >= 0; index = (index + 1) % 5);",
-      "does not end: it calls nothing for 5 seconds",
+      "does not end: it calls nothing any more",
     ),
     at: "init.ts",
   },

@@ -9,6 +9,7 @@ import {
   isSame,
   isSameNode,
   LAST,
+  MAX_REPEATS,
   type Node,
   type Program,
   type Trace,
@@ -54,10 +55,16 @@ export function confirmed({ run, again, why, often, maxPaths }: Confirmation, kn
       const { made, end } = trace;
       const product = made.reduce((product, { call }) => product * CLASSES[call.word].length, 1);
       most = Math.max(most, product);
-      if (++paths > maxPaths)
+      if (++paths > maxPaths) {
+        const loop = made.find(
+          ({ call }) => made.filter((other) => isSame(call, other.call)).length > MAX_REPEATS,
+        );
+        if (loop !== undefined)
+          throw new Unsupported("does not end: a loop can be of one call only", loop.at);
         throw new Unsupported(
           `has too many paths: up to ${most} by its answers, and ${maxPaths} can be followed`,
         );
+      }
       const classes = made.map(({ chosen }) => chosen);
       // The last call is made again and again.
       if (end === undefined) classes.pop();

@@ -54,12 +54,14 @@ export class MainRun {
   }
 
   /** Runs the program. */
-  run(source: Source, isStrict: boolean): MainTrace {
-    const refuse = (does: string) => this.#refuse(does);
+  run(source: Source, isStrict: boolean, timeout: number): MainTrace {
+    const refuse = (does: string | Error) =>
+      typeof does === "string" ? this.#refuse(does) : this.#recorder.refuse(does);
     this.#blame.who = "this file";
     this.#blame.isHandler = false;
     const trace = this.#recorder.record(() => {
-      runInNewWorld(isStrict ? source.strict : source.sloppy, (main) => this.#start(main), refuse);
+      const script = isStrict ? source.strict : source.sloppy;
+      runInNewWorld(script, timeout, (main) => this.#start(main), refuse);
       return refuse("gives start no main");
     });
     this.#blame.who = MAIN;

@@ -14,7 +14,7 @@ import { confirmed, differenceOf, MANY, type Way } from "./confirm.ts";
 import { Handlers } from "./handlers.ts";
 import { MAIN, MainRun, type MainTrace } from "./main.ts";
 import { Blame } from "./refusal.ts";
-import type { Source } from "./world.ts";
+import { patiently, type Source } from "./world.ts";
 
 /** Paths of main that are followed. Each takes two milliseconds. */
 const MAX_PATHS = 1024;
@@ -37,7 +37,9 @@ export function record(source: Source): Recorded {
   const runs = new WeakMap<Trace, MainTrace>();
   const run = (choice: Choice, way?: Way): Trace => {
     const like = way?.like && runs.get(way.like);
-    const found = new MainRun(blame, handlers, choice, way, like).run(source, way?.isStrict ?? false);
+    const found = patiently((timeout) =>
+      new MainRun(blame, handlers, choice, way, like).run(source, way?.isStrict ?? false, timeout),
+    );
     runs.set(found.trace, found);
     return found.trace;
   };
