@@ -6,7 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { describeEach, MESSAGE } from "./helpers/expect.ts";
-import { childrenOf, output, until } from "./helpers/process.ts";
+import { childrenOf, must, output, until } from "./helpers/process.ts";
 import { dist, freestanding, hosted, type Program, root } from "./helpers/programs.ts";
 import { isAtRest, PAUSE, runtimeIsGone } from "./helpers/rest.ts";
 import { needs } from "./helpers/tools.ts";
@@ -64,7 +64,7 @@ describeEach((program) => {
 });
 
 /** How pages of ours become executable. */
-const SEALS = "65536, PROT_READ|PROT_EXEC";
+const SEALS = `${Math.max(1 << 14, Number(must("getconf", "PAGESIZE")))}, PROT_READ|PROT_EXEC`;
 
 test.skipIf(strace.skip)(
   strace.name("memory that cannot be made executable is one line and exit code 1"),

@@ -23,8 +23,7 @@ export interface Page extends Range {
   seal(): void;
 }
 
-/** What is mapped, and what of it is written, in bytes. The first is a multiple of every size of a page. */
-const SIZEOF_MAPPING = 1 << 16;
+/** What is mapped, in bytes, if a page is not larger. The hole beside libc has room for it: further away it takes page tables. */
 const SIZEOF_PAGE = 1 << 14;
 
 /**
@@ -37,16 +36,17 @@ const SIZEOF_PAGE = 1 << 14;
  * @throws {Error} if the kernel gives none.
  */
 export function mapPage(libc: LibcFunctions): Page {
-  const permissions = PROT_READ | PROT_WRITE;
-  const start = Number(libc.mmap(NULL, SIZEOF_MAPPING, permissions, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  const pageSize = libc.getpagesize();
+  const size = pageSize > SIZEOF_PAGE ? pageSize : SIZEOF_PAGE;
+  const start = Number(libc.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   if (start === MAP_FAILED) throw new Error("no memory for the signal handlers");
   return {
     start,
-    end: start + SIZEOF_MAPPING,
+    end: start + size,
     memory: new Uint8Array(toArrayBuffer(start as Pointer, 0, SIZEOF_PAGE)),
     used: 0,
     seal() {
-      if (libc.mprotect(start as Pointer, SIZEOF_MAPPING, PROT_READ | PROT_EXEC) < 0)
+      if (libc.mprotect(start as Pointer, size, PROT_READ | PROT_EXEC) < 0)
         throw new Error("no executable memory for the signal handlers");
     },
   };

@@ -7,8 +7,8 @@ import { version } from "../../package.json" with { type: "json" };
 import { architectures } from "../helpers/architectures.ts";
 import { missingDebian } from "../helpers/debian.ts";
 import { MESSAGE } from "../helpers/expect.ts";
-import { needs } from "../helpers/tools.ts";
-import { boot, folderOf, type Kernel, kernels, type Report } from "./kernels.ts";
+import { unobtainable } from "../helpers/tools.ts";
+import { boot, fetched, folderOf, type Kernel, kernels, type Report } from "./kernels.ts";
 
 const how = missingDebian({
   "qemu-system-x86_64": "qemu-system-x86",
@@ -63,9 +63,10 @@ else {
   });
 
   for (const kernel of kernels) {
-    const { skip, name } = needs(kernel.architecture.needed.run);
-    const title = `${kernel.architecture.name}, ${kernel.flavour} of ${kernel.suite} (${folderOf(kernel)})`;
-    describe.skipIf(skip)(name(title), () => {
+    const { run } = kernel.architecture.needed;
+    const why = (typeof run === "function" ? run() : "") || unobtainable(() => fetched(kernel));
+    const title = `${kernel.architecture.name}, ${kernel.flavour} of ${kernel.suite} (${why ? `skipped: ${why}` : folderOf(kernel)})`;
+    describe.skipIf(why !== "")(title, () => {
       let report: Report;
       beforeAll(async () => {
         report = await booted(kernel);

@@ -1,5 +1,5 @@
 /**
- * Debian's kernels in qemu-system, which needs neither KVM nor a privilege. What one booted with and what it printed
+ * Debian's kernels in qemu-system, without KVM and without a privilege. What one booted with and what it printed
  * stays in dist/kernels/NAME: vmlinuz, initramfs.cpio, console, and run, which boots it again.
  */
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -76,13 +76,23 @@ export const folderOf = ({ suite, flavour }: Kernel) => join(dist, "kernels", `$
 /** The path of the only file in a folder whose name is like this. */
 const find = (folder: string, name: string) => must("find", folder, "-type", "f", "-name", name).trim();
 
-function imageOf(kernel: Kernel): Buffer {
-  const { suite, flavour } = kernel;
-  if (suite === "own") return readFileSync(own);
+/** What it takes of Debian, in dist/debian from then on: folders with the kernel and with musl, and qemu's root. */
+export function fetched(kernel: Kernel): { image: string; musl: string; qemu: string | undefined } {
+  const { architecture, suite, flavour } = kernel;
+  const { debian } = machineOf(kernel);
   // Of sid there are packages without the modules, which are not needed here.
   const name = `linux-${suite === "sid" ? "binary" : "image"}-[0-9].*[0-9]-${flavour}`;
-  const image = readFileSync(find(unpacked(suite, name, machineOf(kernel).debian), "vmlinu[xz]*"));
-  // An "EFI zboot" image (drivers/firmware/efi/libstub/zboot-header.S): qemu 10 unpacks only what gzip packed.
+  return {
+    image: suite === "own" ? own : find(unpacked(suite, name, debian), "vmlinu[xz]*"),
+    musl: unpacked("sid", "musl-dev", debian),
+    // Debian 12's does not boot it.
+    qemu: architecture.name === "loong64" ? rootFileSystem("trixie", ["qemu-system-misc"]) : undefined,
+  };
+}
+
+/** A kernel as qemu takes it. Of the "EFI zboot" ones it takes only what gzip packed. */
+function unzipped(image: Buffer): Buffer {
+  // drivers/firmware/efi/libstub/zboot-header.S
   if (image.toString("latin1", 4, 8) !== "zimg" || image.toString("latin1", 24, 28) !== "zstd") return image;
   const offset = image.readUInt32LE(8);
   return Buffer.from(Bun.zstdDecompressSync(image.subarray(offset, offset + image.readUInt32LE(12))));
@@ -90,7 +100,7 @@ function imageOf(kernel: Kernel): Buffer {
 
 /** A compiler for the musl of this architecture: the specs with which musl-gcc runs gcc, for where it was unpacked. */
 function muslCompiler(kernel: Kernel): readonly string[] {
-  const musl = unpacked("sid", "musl-dev", machineOf(kernel).debian);
+  const { musl } = fetched(kernel);
   const path = join(folderOf(kernel), "musl-gcc.specs");
   const specs = readFileSync(find(musl, "musl-gcc.specs"), "utf8");
   writeFileSync(path, specs.replaceAll("/usr/", `${musl}/usr/`));
@@ -161,22 +171,21 @@ const LIMIT_SECONDS = 400;
 export async function boot(kernel: Kernel): Promise<Report> {
   const folder = folderOf(kernel);
   const { machine, console } = machineOf(kernel);
+  const { image, qemu } = fetched(kernel);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, "vmlinuz"), imageOf(kernel));
-  const qemu = [
+  writeFileSync(join(folder, "vmlinuz"), unzipped(readFileSync(image)));
+  const words = [
     ...`qemu-system-${machine} -smp 1 -nographic -no-reboot -nodefaults`.split(" "),
     ..."-serial stdio -monitor none -net none".split(" "),
     ...["-kernel", join(folder, "vmlinuz"), "-initrd", initramfs(kernel), "-append"],
     `console=${console} panic=-1 quiet rdinit=/pause sysctl.net.core.default_qdisc=harness`,
   ];
-  // Debian 12's cannot boot it.
-  const isLoong64 = kernel.architecture.name === "loong64";
-  const command = isLoong64 ? withProgramsOf(rootFileSystem("trixie", ["qemu-system-misc"]), ...qemu) : qemu;
+  const command = qemu === undefined ? words : withProgramsOf(qemu, ...words);
   const quoted = command.map((word) => `'${word.replaceAll("'", `'\\''`)}'`);
-  writeFileSync(join(folder, "run"), `exec ${quoted.join(" ")}\n`);
+  writeFileSync(join(folder, "run"), `exec ${quoted.join(" ")} 2>&1\n`);
   const emulator = Bun.spawn(["setpriv", "--pdeathsig", "KILL", "sh", join(folder, "run")], {
-    stdio: ["ignore", Bun.file(join(folder, "console")), Bun.file(join(folder, "stderr"))],
+    stdio: ["ignore", Bun.file(join(folder, "console")), "inherit"],
     timeout: LIMIT_SECONDS * 1000,
     killSignal: "SIGKILL",
   });
