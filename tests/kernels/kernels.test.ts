@@ -55,7 +55,7 @@ const CERTAIN = [
   ["SIGTERM of user 65535", "exit 0", "", MESSAGE],
 ];
 
-if (how !== "") test.skip(`kernels (skipped: ${how})`, () => {});
+if (how !== "") test.skipIf(true)(`kernels (skipped: ${how})`, () => {});
 else {
   test("there is a kernel for every architecture", () => {
     const names = new Set(kernels.map(({ architecture }) => architecture.name));
