@@ -711,7 +711,7 @@ const refused: Record<string, Refusal> = {
   ),
   "an option that is not ASCII": inMain(
     option("-\u00e9", "return 5;").trim(),
-    'gives argument what is no text of ASCII characters: "-\xc3\xa9"',
+    'gives strcasecmp what is no text of ASCII characters: "-\xc3\xa9"',
   ),
   "a text that fits nowhere": inMain(
     'printf("x".repeat(2 ** 28));',

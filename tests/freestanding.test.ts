@@ -323,6 +323,10 @@ const refused: Record<string, [body: string, says: RegExp, before?: string]> = {
   "pauses, and goes on": ["pause();\ngetpid();\nfor (;;) pause();", /goes on after pause\(\)/],
   "has a word that is missing": ["reboot();\nreturn 0;", /main uses reboot/],
   "returns no exit status": ["return 300;", /main returns 300/],
+  "wants another stack": [
+    "sigaction(17, { sa_handler: sigreap, sa_flags: 0x08000000 }, null);\nfor (;;) pause();",
+    /gives sigaction SA_ONSTACK/,
+  ],
   throws: ['throw new RangeError("out of range");', /main throws RangeError: out of range/],
   "imports a module of Bun's": ["return 0;", /imports node:fs/, 'import "node:fs";'],
   "has a handler that counts": [

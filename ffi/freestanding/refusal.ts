@@ -9,6 +9,9 @@ export class Refused extends Error {
   override name = "Refused";
 }
 
+/** signal.h. The hosted build has unmapped Bun's other stack when it rests. */
+const SA_ONSTACK = 0x08000000;
+
 /** Longer ones than an executable can be. */
 const MAX_TEXT = 1 << 16;
 
@@ -61,14 +64,17 @@ export const isStatus = (value: unknown): value is number =>
 
 /** What no call may be given, in either build. */
 export function wrong(call: Call): string | undefined {
+  if (call.word === "sigaction" && call.flags & SA_ONSTACK)
+    return "gives sigaction SA_ONSTACK, and there is no other stack";
+  const word = call.word === "argument" ? "strcasecmp" : call.word;
   for (const [field, value] of Object.entries(call)) {
     if (typeof value === "number" && !Number.isSafeInteger(value))
-      return `gives ${call.word} the ${field} ${value}`;
+      return `gives ${word} the ${field} ${value}`;
     if (field === "text" && typeof value === "string" && value.length > MAX_TEXT)
-      return `gives ${call.word} a text of ${value.length} characters`;
+      return `gives ${word} a text of ${value.length} characters`;
     if (field === "text" && !(typeof value === "string" && /^[\0-\x7f]*$/.test(value)))
-      return `gives ${call.word} what is no text of ASCII characters: ${JSON.stringify(value)}`;
-    if (value === undefined) return `gives ${call.word} no ${field}`;
+      return `gives ${word} what is no text of ASCII characters: ${JSON.stringify(value)}`;
+    if (value === undefined) return `gives ${word} no ${field}`;
   }
   return undefined;
 }
