@@ -94,8 +94,9 @@ export function start(main: Main): never {
  * Leaves JavaScript for good: gives back what Bun has opened and mapped, and enters the loop in which the program stays.
  *
  * With the runtime goes the stack that it used: the program begins anew where the stack began, over the frames of Bun
- * (makecontext(3)), and with what init.ts does at SIGPWR. The runtime stays mapped, and the loop runs just the same, if the memory map is not understood, or
- * if there is another thread or another handler, which would be left without its code.
+ * (makecontext(3)). Then SIGPWR gets what init.ts has for it. The runtime stays mapped, and the loop runs just the same,
+ * if the memory map is not understood, or if there is another thread or another handler, which would be left without its
+ * code.
  */
 function leave(
   libc: LibcFunctions,
