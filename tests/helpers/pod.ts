@@ -1,7 +1,7 @@
 /**
  * Pods: real PID namespaces with a program as their PID 1.
  */
-import { childrenOf, field, output, proc, until } from "./process.ts";
+import { childrenOf, endOf, field, output, proc, until } from "./process.ts";
 import type { Program } from "./programs.ts";
 import { type Surroundings, untilAtRest } from "./rest.ts";
 
@@ -33,7 +33,13 @@ export function outside(command: readonly string[], env: Record<string, string> 
     child.kill("SIGKILL");
     await child.exited;
   };
-  return Object.defineProperty(child, Symbol.asyncDispose, { value });
+  return Object.assign(Object.defineProperty(child, Symbol.asyncDispose, { value }), {
+    /** What it wrote and how it ended, after this signal if one is given. */
+    end(signal?: NodeJS.Signals) {
+      if (signal) child.kill(signal);
+      return endOf(child);
+    },
+  });
 }
 
 /** What runs a command as the image's user, without any privilege. Who is not root has none anyway. */
@@ -132,12 +138,9 @@ export class Pod implements AsyncDisposable {
   }
 
   /** What PID 1 wrote and how it ended, after this signal if one is given. */
-  async end(signal?: NodeJS.Signals) {
+  end(signal?: NodeJS.Signals) {
     if (signal) process.kill(this.pid, signal);
-    const stdout = await new Response(this.#unshare.stdout).text();
-    const stderr = await new Response(this.stderr).text();
-    const exitCode = await this.#unshare.exited;
-    return { stdout, stderr, exitCode, signalCode: this.#unshare.signalCode };
+    return endOf(this.#unshare);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -27,6 +27,13 @@ export function must(...command: readonly string[]): string {
   return stdout;
 }
 
+/** What a process writes and how it ends, as `output` has it. */
+export async function endOf(child: Bun.Subprocess<"ignore", "pipe", "pipe">) {
+  const stdout = await new Response(child.stdout).text();
+  const stderr = await new Response(child.stderr).text();
+  return { stdout, stderr, exitCode: await child.exited, signalCode: child.signalCode };
+}
+
 /** A file of /proc/PID, or "" if the process is gone. */
 export function proc(pid: number, file: string): string {
   try {
@@ -42,6 +49,9 @@ export const status = (pid: number, name: string): string => field(proc(pid, "st
 /** A field of what /proc/PID/status held. */
 export const field = (text: string, name: string): string =>
   new RegExp(`^${name}:\\s*(.*)$`, "m").exec(text)?.[1] ?? "";
+
+/** Whether a process has ended. */
+export const isGone = (pid: number): boolean => /^[ZX]|^$/.test(status(pid, "State"));
 
 export const childrenOf = (pid: number): number[] =>
   proc(pid, `task/${pid}/children`).split(" ").filter(Boolean).map(Number);

@@ -37,7 +37,7 @@ export type Call = (method: string, request: object, seconds?: number) => Promis
 
 /** The Container Runtime Interface behind this socket. */
 export function connect(socket: string): Call {
-  const definition = loadSync(join(root, "tests/cri.proto"), { keepCase: true, enums: String });
+  const definition = loadSync(join(root, "tests/helpers/cri.proto"), { keepCase: true, enums: String });
   // biome-ignore lint/suspicious/noExplicitAny: what a proto file defines has no type before it is loaded
   const { runtime } = loadPackageDefinition(definition) as any;
   const client = new runtime.v1.RuntimeService(`unix:${socket}`, credentials.createInsecure());

@@ -41,11 +41,14 @@ export function unobtainable(fetch: () => unknown): string {
   }
 }
 
-/** Whether to skip, and a test name that says why. */
-export const needs = (...needed: readonly Needed[]) => {
-  const all = needed.map((tools) => (typeof tools === "function" ? tools() : missing(tools)));
-  const how = all.filter((one) => one !== "").join("; ");
-  return { skip: how !== "", name: (name: string) => (how === "" ? name : `${name} (skipped: ${how})`) };
-};
+/** What only root can do: namespaces, mounts and cgroups of the machine. */
+export const ROOT: Needed = () => (process.getuid?.() === 0 ? "" : "run the tests as root");
+
+/** Why to skip what needs all of these: "" if nothing is missing. What fetches is asked only where all else is there. */
+export function lacking(...needed: readonly Needed[]): string {
+  const tools = needed.filter((one) => typeof one !== "function");
+  const fetches = needed.filter((one) => typeof one === "function");
+  return fetches.reduce((how, fetch) => how || fetch(), missing(Object.assign({}, ...tools)));
+}
 
 export const CC = { cc: "gcc libc6-dev" };

@@ -1,0 +1,304 @@
+/**
+ * examples/verify without a cluster: its arguments, the pods that it makes, and what it says of a PID 1. kubectl is a
+ * stand-in, and what it runs in a pod runs in a real PID namespace. What a cluster does was seen by hand.
+ */
+import { afterAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Pod as PodManifest } from "kubernetes-models/v1/Pod";
+import { version } from "../../package.json" with { type: "json" };
+import { needing } from "../helpers/expect.ts";
+import { Pod, UNPRIVILEGED } from "../helpers/pod.ts";
+import { output, until } from "../helpers/process.ts";
+import { freestanding, hosted, reference, root } from "../helpers/programs.ts";
+import { untilAtRest } from "../helpers/rest.ts";
+import { CC, ROOT } from "../helpers/tools.ts";
+
+const verify = join(root, "examples/verify");
+const USAGE =
+  "usage: sh examples/verify [--node NAME | --node all] [--image IMAGE] [--namespace NAME] [--context NAME]\n";
+
+test("other arguments end it with one line and exit code 2", () => {
+  for (const args of [["x"], ["--context"], ["--context="], ["--namespace", "a", "--node"]]) {
+    expect(output(["sh", verify, ...args])).toMatchObject({ stdout: "", stderr: USAGE, exitCode: 2 });
+  }
+});
+
+test("--help says what it takes, which options there are and what the exit codes mean", () => {
+  const { stdout, stderr, exitCode } = output(["sh", verify, "--namespace", "a", "--help"]);
+  expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
+  expect(stdout).toStartWith(USAGE);
+  for (const words of [
+    "--node NAME",
+    "--image IMAGE",
+    "--namespace NAME",
+    "--context NAME",
+    "Exit code: 0 if",
+    "3 if",
+  ])
+    expect(stdout).toContain(words);
+});
+
+test("without kubectl it says so", () => {
+  for (const args of [[], ["--context", "a", "--namespace=b"], ["--context=a b", "--image", "c"]])
+    expect(output(["/bin/sh", verify, ...args], { env: { PATH: "/nonexistent" } })).toEqual({
+      stdout: "",
+      stderr: "kubectl is not installed: this needs it.\n",
+      exitCode: 1,
+      signalCode: null,
+    });
+});
+
+/**
+ * A cluster of two nodes with this Pod Security level, whose containers are one real PID namespace: commands of theirs
+ * are run by the file `enter`. What is asked of it is in `log`, its pods are files.
+ */
+const KUBECTL = `#!/bin/sh
+cd "$STATE"
+echo "$*" | head -n 1 >>log
+while :; do case $1 in --context=* | --namespace=*) shift ;; *) break ;; esac; done
+no() { echo "Error from server ($1): $2" >&2; exit 1; }
+case $1,$2 in
+  create,*)
+    cat >manifest
+    name=$(sed -n "s/^  name: //p" manifest)
+    case $LEVEL in
+      none) no Forbidden "pods is forbidden: User \\"x\\" cannot create resource \\"pods\\"" ;;
+      baseline) ! grep -q SYS_PTRACE manifest || no Forbidden "violates PodSecurity \\"baseline:latest\\": SYS_PTRACE" ;;
+      restricted) grep -q runAsNonRoot manifest ||
+        no Forbidden "violates PodSecurity \\"restricted:latest\\": $(grep -o SYS_PTRACE manifest || echo runAsNonRoot)" ;;
+    esac
+    mv manifest "$name.yaml" ;;
+  wait,*) [ ! -e unready ] ;;
+  get,pod) sed -n 's/^  nodeName: "\\(.*\\)"/\\1/p' "$3.yaml" ;;
+  get,nodes) echo "one two" ;;
+  get,node) case $3 in one | two) echo containerd://2.1.9 ;; *) no NotFound "nodes \\"$3\\" not found" ;; esac ;;
+  get,events) echo "Failed to pull image" ;;
+  exec,*) shift 5; . ./enter ;;
+  delete,*) [ -e "$3.yaml" ] && mv "$3.yaml" "$3.deleted" ;;
+esac
+`;
+
+type Level = "privileged" | "baseline" | "restricted" | "none";
+
+/** A cluster and its pods. */
+class Cluster implements Disposable {
+  readonly folder = mkdtempSync(join(tmpdir(), "pause-verify-"));
+  readonly env: Record<string, string>;
+
+  constructor(level: Level, enter: readonly string[] = ["false"]) {
+    writeFileSync(join(this.folder, "kubectl"), KUBECTL, { mode: 0o755 });
+    const quoted = enter.map((word) => `'${word}'`).join(" ");
+    writeFileSync(join(this.folder, "enter"), `exec ${quoted} "$@"`);
+    this.env = { PATH: `${this.folder}:${process.env.PATH}`, STATE: this.folder, LEVEL: level };
+  }
+
+  verify(...args: readonly string[]) {
+    return output(["sh", verify, ...args], { env: this.env });
+  }
+
+  get log(): string[] {
+    return readFileSync(join(this.folder, "log"), "utf8").trimEnd().split("\n");
+  }
+
+  /** The manifests of its pods that were deleted, which all have to be. */
+  get deleted(): PodManifest[] {
+    const files = readdirSync(this.folder);
+    expect(files.filter((file) => file.endsWith(".yaml"))).toEqual([]);
+    return files
+      .filter((file) => file.endsWith(".deleted"))
+      .toSorted()
+      .map((file) => {
+        const pod = new PodManifest(Bun.YAML.parse(readFileSync(join(this.folder, file), "utf8")) as object);
+        pod.validate();
+        return pod;
+      });
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+// In the pod's containers, the shell and tools that busybox's image has.
+const BUSYBOX = { "/bin/busybox": "busybox-static" };
+const busybox = needing(BUSYBOX);
+const applets = mkdtempSync(join(tmpdir(), "pause-applets-"));
+if (!busybox.skip) output(["/bin/busybox", "--install", "-s", applets]);
+output(["chmod", "755", applets]);
+afterAll(() => rmSync(applets, { recursive: true }));
+
+/** The command line that runs a container's command in a namespace, by way of another command if one is given. */
+const container = (pod: Pod, by: readonly string[] = []) =>
+  pod.inside(
+    "env",
+    `PATH=${applets}`,
+    ...by.map((word, index) => (index === 0 ? (Bun.which(word) ?? word) : word)),
+  );
+
+/** A pod in which a probe times out, again and again. */
+async function withProbes(starting: Promise<Pod>, by: readonly string[] = []): Promise<Pod> {
+  const pod = await starting;
+  const loop = ["sh", "-c", "while :; do (sleep 20 &); sleep 3; done"];
+  Bun.spawn([...container(pod, by), ...loop], { stdio: ["ignore", "ignore", "ignore"] });
+  return pod;
+}
+
+busybox.describe("in a cluster that allows everything", () => {
+  for (const program of [hosted, freestanding])
+    test(`of /pause it says that it is ours and reaps: ${program.name}`, async () => {
+      await using pod = await withProbes(Pod.atRest(program));
+      using cluster = new Cluster("privileged", container(pod));
+      const { stdout, stderr, exitCode } = cluster.verify(
+        "--node",
+        "one",
+        "--image",
+        "registry/tools@sha256:0",
+      );
+      expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
+      expect(stdout).toMatch(/^Pod pause-verify-\S+ on node one \(containerd:\/\/2.1.9\):$/m);
+      expect(stdout).toContain(`ok    PID 1 is ours: init.ts ${version}, the ${program.name} build (`);
+      expect(stdout.match(/^ok {4}/gm)?.length).toBe(5);
+      expect(stdout).not.toMatch(/FAIL|\?/);
+      expect(stdout).toEndWith("All is well.\n");
+      const [made] = cluster.deleted;
+      expect(made?.spec?.nodeName).toBe("one");
+      expect(made?.spec?.shareProcessNamespace).toBe(true);
+      for (const { image, imagePullPolicy } of made?.spec?.containers ?? [])
+        expect({ image, imagePullPolicy }).toEqual({
+          image: "registry/tools@sha256:0",
+          imagePullPolicy: "IfNotPresent",
+        });
+    });
+
+  test("of another PID 1 it says what is wrong", async () => {
+    await using pod = await withProbes(Pod.start(["sleep", "infinity"]));
+    using cluster = new Cluster("privileged", container(pod));
+    const { stdout, exitCode } = cluster.verify();
+    expect(stdout).toContain("FAIL  PID 1 is not ours, but sleep infinity (");
+    expect(stdout).toContain("but catches 0000000000000000.");
+    expect(stdout).toMatch(
+      /Of 300 orphans 300 became its children. After they died at once 30. zombies are left./,
+    );
+    expect(stdout.match(/^FAIL {2}/gm)?.length).toBe(5);
+    expect(stdout).toEndWith("Not all is well.\n");
+    expect(exitCode).toBe(1);
+  }, 120_000);
+
+  test("--node all looks at one node after the other, and ends with what it saw", async () => {
+    await using pod = await withProbes(Pod.atRest(freestanding));
+    using cluster = new Cluster("privileged", container(pod));
+    const { stdout, stderr, exitCode } = cluster.verify("--node", "all", "--namespace", "a", "--context=b");
+    expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
+    expect(stdout).toEndWith(
+      "All is well on: one two\nAll that can be seen is well on: no node\nNot all is well on: no node\n",
+    );
+    expect(cluster.deleted.map(({ spec }) => spec?.nodeName)).toEqual(["one", "two"]);
+    // The first pod has gone before the second comes.
+    const verbs = cluster.log.filter((line) => /create|delete/.test(line)).map((line) => line.split(" ")[2]);
+    expect(verbs).toEqual(["create", "delete", "create", "delete"]);
+    for (const line of cluster.log) expect(line).toStartWith("--context=b --namespace=a ");
+  });
+});
+
+const rootAndBusybox = needing(ROOT, BUSYBOX);
+
+/** Who runs a container where these levels are enforced, beside a PID 1 that is not root. */
+const levels = {
+  baseline: ["setpriv", "--bounding-set=-sys_ptrace,-sys_admin"],
+  restricted: "setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all --no-new-privs".split(
+    " ",
+  ),
+} as const;
+
+rootAndBusybox.describe("where a container may not look into PID 1", () => {
+  for (const [level, refusals] of [
+    ["baseline", ["SYS_PTRACE"]],
+    ["restricted", ["SYS_PTRACE", "runAsNonRoot"]],
+  ] as const)
+    test(`Pod Security "${level}": all that can be seen is well, and that is exit code 3`, async () => {
+      await using pod = await Pod.start([...UNPRIVILEGED, freestanding.executable]);
+      await untilAtRest(pod, freestanding);
+      await withProbes(Promise.resolve(pod), levels[level]);
+      using cluster = new Cluster(level, container(pod, levels[level]));
+      const { stdout, stderr, exitCode } = cluster.verify();
+      expect(
+        stderr.match(/violates PodSecurity ".*?": (\w+)/g)?.map((line) => line.split(" ").at(-1)),
+      ).toEqual([...refusals]);
+      expect(stdout).toContain(
+        `?     PID 1 is ${freestanding.executable}, as user 65535. Whose it is cannot be seen`,
+      );
+      expect(stdout.match(/^ok {4}/gm)?.length).toBe(4);
+      expect(stdout).toEndWith("All that can be seen is well.\n");
+      expect(exitCode).toBe(3);
+      expect(cluster.deleted.length).toBe(1);
+    });
+
+  const cc = needing(CC);
+  cc.test("the C program as the same user can be asked: that it is not ours is seen", async () => {
+    const user =
+      "setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all --pdeathsig KILL".split(" ");
+    await using pod = await Pod.start([...user, reference.executable]);
+    await untilAtRest(pod, reference);
+    await withProbes(Promise.resolve(pod), levels.restricted);
+    using cluster = new Cluster("restricted", container(pod, levels.restricted));
+    const { stdout, exitCode } = cluster.verify();
+    expect(stdout).toContain(`FAIL  PID 1 is not ours, but pause.c ${version} (`);
+    expect(exitCode).toBe(1);
+  });
+});
+
+describe("what ends it with 1, and leaves no pod", () => {
+  test("no pod can be made: each reason once", () => {
+    using cluster = new Cluster("none");
+    expect(cluster.verify()).toMatchObject({
+      stdout: "",
+      stderr:
+        'The cluster refuses a pod that may look at PID 1: Error from server (Forbidden): pods is forbidden: User "x" cannot create resource "pods"\nNo pod can be made.\n',
+      exitCode: 1,
+    });
+    expect(cluster.deleted).toEqual([]);
+  });
+
+  test("no such node", () => {
+    using cluster = new Cluster("privileged");
+    expect(cluster.verify("--node", "NAME")).toMatchObject({
+      stdout: "",
+      stderr: 'Error from server (NotFound): nodes "NAME" not found\n',
+      exitCode: 1,
+    });
+    expect(cluster.log).toEqual(["get node NAME"]);
+  });
+
+  test("a pod that does not become ready, on one node or on all", () => {
+    using cluster = new Cluster("privileged");
+    writeFileSync(join(cluster.folder, "unready"), "");
+    const { stderr, exitCode } = cluster.verify();
+    expect({ stderr, exitCode }).toEqual({
+      stderr: "The pod was not ready within two minutes. The cluster says of it:\nFailed to pull image\n",
+      exitCode: 1,
+    });
+    const all = cluster.verify("--node", "all");
+    expect(all.stdout).toEndWith("Not all is well on: one two\n");
+    expect(all.exitCode).toBe(1);
+    expect(cluster.deleted.length).toBe(3);
+  });
+
+  test("a signal", async () => {
+    using cluster = new Cluster("privileged", [
+      "sh",
+      "-c",
+      '[ "$1" = ps ] || { touch running; while [ -e running ]; do sleep 0.05; done; }',
+      "sh",
+    ]);
+    await using script = Bun.spawn(["sh", verify], {
+      env: cluster.env,
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    await until("the examination", () => existsSync(join(cluster.folder, "running")), script);
+    script.kill("SIGTERM");
+    expect(await script.exited).toBe(143);
+    expect(cluster.deleted.length).toBe(1);
+  });
+});
