@@ -34,24 +34,36 @@ const colour = (names: readonly string[]) => ({
   scale: { domain: names, range: names.map((name) => COLOURS[name] ?? OTHERS) },
 });
 
+const quantity = (field: string, more: object = {}) => ({
+  field,
+  type: "quantitative",
+  title: null,
+  ...more,
+});
 const y = { field: "peer", type: "nominal", sort: null, title: null };
 const WIDTH = 520;
 const axes = { width: WIDTH, height: { step: 24 } };
 const heading = (text: string, ...subtitle: readonly string[]) => ({ text, subtitle });
+
+/** A value in writing, to the right of what is drawn up to there. */
+const label = (at: string, dx: number, text = at, format = ".3r") => ({
+  mark: { type: "text", align: "left", dx, color: GREY },
+  encoding: { y, x: quantity(at), text: { field: text, format } },
+});
 
 /** The floor: a line through all that is drawn, and what it is. */
 const floorLine = (value: number, unit: string) => [
   {
     data: { values: [{ value }] },
     mark: { type: "rule", color: GREY, strokeDash: [4, 3] },
-    encoding: { x: { field: "value", type: "quantitative" } },
+    encoding: { x: quantity("value") },
   },
   {
     data: {
       values: [{ value, text: `floor: ${value.toPrecision(2)} ${unit}, the least that a process can take` }],
     },
     mark: { type: "text", align: "left", baseline: "bottom", dx: 2, dy: -2, color: GREY },
-    encoding: { x: { field: "value", type: "quantitative" }, y: { value: 0 }, text: { field: "text" } },
+    encoding: { x: quantity("value"), y: { value: 0 }, text: { field: "text" } },
   },
 ];
 
@@ -59,16 +71,14 @@ const floorLine = (value: number, unit: string) => [
 function split({ measures }: Results, measure: string) {
   const { floor, ...rest } = measures[measure] ?? {};
   const values = Object.entries(rest).map(([peer, values]) => ({ peer, ...values }));
-  return { floor: floor?.median ?? 0, values, names: values.map(({ peer }) => peer) };
+  return { floor: floor?.median ?? 0, values, color: colour(values.map(({ peer }) => peer)) };
 }
 
 /** Memory: bars. Rounds differ by less than a picture can show, so it says by how much. */
 function memory(results: Results): object {
-  const { floor, values, names } = split(results, "memory total");
-  const spread = Math.max(
-    ...values.map(({ low, median, high }) => Math.max(median - low, high - median) / median),
-  );
-  const percent = Math.ceil(spread * 100);
+  const { floor, values, color } = split(results, "memory total");
+  const spread = values.map(({ low, median, high }) => Math.max(median - low, high - median) / median);
+  const percent = Math.ceil(Math.max(...spread) * 100);
   return {
     title: heading(
       "Memory charged per pause process, KiB",
@@ -78,18 +88,8 @@ function memory(results: Results): object {
     ...axes,
     data: { values },
     layer: [
-      {
-        mark: "bar",
-        encoding: { y, x: { field: "median", type: "quantitative", title: null }, color: colour(names) },
-      },
-      {
-        mark: { type: "text", align: "left", dx: 4, color: GREY },
-        encoding: {
-          y,
-          x: { field: "median", type: "quantitative" },
-          text: { field: "median", format: ".3r" },
-        },
-      },
+      { mark: "bar", encoding: { y, x: quantity("median"), color } },
+      label("median", 4),
       ...floorLine(floor, "KiB"),
     ],
   };
@@ -97,13 +97,11 @@ function memory(results: Results): object {
 
 /** Start: dots, because the length of a bar says nothing on a logarithmic axis. */
 function start(results: Results): object {
-  const { floor, values, names } = split(results, "ready");
-  const color = colour(names);
-  const [least, most] = [
-    Math.min(...values.map(({ low }) => low)),
-    Math.max(...values.map(({ high }) => high)),
-  ];
+  const { floor, values, color } = split(results, "ready");
+  const least = Math.min(...values.map(({ low }) => low));
+  const most = Math.max(...values.map(({ high }) => high));
   const scale = { type: "log", domain: [least / 1.3, most * 1.5], nice: false };
+  const axis = { values: [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100] };
   return {
     title: heading(
       "Start, exec to ready, ms",
@@ -115,31 +113,13 @@ function start(results: Results): object {
     layer: [
       {
         mark: { type: "errorbar", ticks: { size: 10 }, rule: { strokeWidth: 2 } },
-        encoding: {
-          y,
-          x: {
-            field: "low",
-            type: "quantitative",
-            title: null,
-            scale,
-            axis: { values: [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100] },
-          },
-          x2: { field: "high" },
-          color,
-        },
+        encoding: { y, x: quantity("low", { scale, axis }), x2: { field: "high" }, color },
       },
       {
         mark: { type: "point", filled: true, size: 70, opacity: 1 },
-        encoding: { y, x: { field: "median", type: "quantitative" }, color },
+        encoding: { y, x: quantity("median"), color },
       },
-      {
-        mark: { type: "text", align: "left", dx: 8, color: GREY },
-        encoding: {
-          y,
-          x: { field: "high", type: "quantitative" },
-          text: { field: "median", format: ".3r" },
-        },
-      },
+      label("high", 8, "median"),
       ...floorLine(floor, "ms"),
     ],
   };
@@ -152,14 +132,16 @@ function parts({ measures }: Results): object {
   const peers = ["floor", "freestanding", "C, musl", "hosted", "C, glibc", "catatonit -P"];
   const values = peers.flatMap((peer) => {
     const of = (part: string) => measures[`memory ${part}`]?.[peer]?.median ?? 0;
-    const sizes = [
-      of("stack"),
-      of("anonymous") - of("stack"),
-      of("page tables"),
-      of("kernel") - of("page tables"),
-    ];
+    const [stack, tables] = [of("stack"), of("page tables")];
+    const sizes = [stack, of("anonymous") - stack, tables, of("kernel") - tables];
     return sizes.map((size, order) => ({ peer, part: PARTS[order], order, size }));
   });
+  const color = {
+    field: "part",
+    type: "nominal",
+    scale: { domain: PARTS, range: RANGE },
+    legend: { title: null, orient: "bottom", labelLimit: 0, columns: 2 },
+  };
   return {
     title: heading("What that memory is, KiB", "At the end of each bar: the total."),
     ...axes,
@@ -169,37 +151,15 @@ function parts({ measures }: Results): object {
       { calculate: "(datum.start + datum.end) / 2", as: "middle" },
     ],
     layer: [
-      {
-        mark: "bar",
-        encoding: {
-          y,
-          x: { field: "start", type: "quantitative", title: null },
-          x2: { field: "end" },
-          color: {
-            field: "part",
-            type: "nominal",
-            scale: { domain: PARTS, range: RANGE },
-            legend: { title: null, orient: "bottom", labelLimit: 0, columns: 2 },
-          },
-        },
-      },
+      { mark: "bar", encoding: { y, x: quantity("start"), x2: { field: "end" }, color } },
       {
         transform: [{ filter: "datum.size >= 6" }],
         mark: { type: "text", color: ON_COLOURS },
-        encoding: {
-          y,
-          x: { field: "middle", type: "quantitative" },
-          text: { field: "size", format: ".0f" },
-        },
+        encoding: { y, x: quantity("middle"), text: { field: "size", format: ".0f" } },
       },
       {
         transform: [{ aggregate: [{ op: "sum", field: "size", as: "total" }], groupby: ["peer"] }],
-        mark: { type: "text", align: "left", dx: 4, color: GREY },
-        encoding: {
-          y,
-          x: { field: "total", type: "quantitative" },
-          text: { field: "total", format: ".0f" },
-        },
+        ...label("total", 4, "total", ".0f"),
       },
     ],
   };
@@ -211,10 +171,11 @@ function nodes({ scale }: Results): object {
   const values = Object.entries(scale).flatMap(([peer, points]) =>
     Object.entries(points).map(([pods, memory]) => ({ peer, pods: `${pods} pods`, memory })),
   );
+  const legend = { title: null, orient: "bottom", gridAlign: "all", columnPadding: 24 };
   const position = {
     x: { field: "pods", type: "ordinal", sort: null, title: null, axis: { labelAngle: 0 } },
     xOffset: { field: "peer", sort: names },
-    y: { field: "memory", type: "quantitative", title: null },
+    y: quantity("memory"),
   };
   return {
     title: "Memory of all pause processes of a node, MiB",
@@ -222,16 +183,7 @@ function nodes({ scale }: Results): object {
     height: 240,
     data: { values },
     layer: [
-      {
-        mark: "bar",
-        encoding: {
-          ...position,
-          color: {
-            ...colour(names),
-            legend: { title: null, orient: "bottom", gridAlign: "all", columnPadding: 24 },
-          },
-        },
-      },
+      { mark: "bar", encoding: { ...position, color: { ...colour(names), legend } } },
       {
         mark: { type: "text", dy: -6, color: GREY, fontSize: 10 },
         encoding: { ...position, text: { field: "memory", format: ".3r" } },
