@@ -10,7 +10,7 @@ import { version } from "../package.json" with { type: "json" };
 import { Pod } from "../tests/helpers/pod.ts";
 import { childrenOf, output, until } from "../tests/helpers/process.ts";
 import { compile } from "../tests/helpers/programs.ts";
-import { missing } from "../tests/helpers/tools.ts";
+import { lacking, ROOT } from "../tests/helpers/tools.ts";
 import { Workshop } from "../tests/helpers/workshop.ts";
 import { imageOf, weigh } from "./images.ts";
 import { costOf, cpuTime, untilExit, untilReady, untilTerminated } from "./measure.ts";
@@ -59,22 +59,21 @@ const inTurn = <T>(list: readonly T[], turn: number): T[] => {
   return [...list.slice(first), ...list.slice(0, first)];
 };
 
-/** Every value of each measure, by measure and then by peer. */
-class Samples {
-  readonly values: Record<string, Record<string, number[]>> = {};
+/** Every value that was measured. */
+type Samples = [measure: string, peer: string, value: number][];
 
-  add(measure: string, peer: string, value: number): void {
-    this.values[measure] ??= {};
-    this.values[measure][peer] ??= [];
-    this.values[measure][peer].push(value);
-  }
+/** Their summaries, by measure and then by peer. */
+const summaries = (samples: Samples): Results["measures"] =>
+  grouped(samples, 0, (ofMeasure) =>
+    grouped(ofMeasure, 1, (ofPeer) => summary(ofPeer.map(([, , value]) => value))),
+  );
 
-  summaries(): Results["measures"] {
-    const each = <T, U>(record: Record<string, T>, of: (value: T) => U) =>
-      Object.fromEntries(Object.entries(record).map(([key, value]) => [key, of(value)]));
-    return each(this.values, (ofPeers) => each(ofPeers, summary));
-  }
-}
+const grouped = <T>(samples: Samples, by: 0 | 1, of: (group: Samples) => T): Record<string, T> =>
+  Object.fromEntries(
+    Map.groupBy(samples, (sample) => sample[by])
+      .entries()
+      .map(([key, group]) => [key, of(group)]),
+  );
 
 /** Reaping, as PID 1: orphans per second, and milliseconds of CPU time per 1,000. */
 async function reaping({ command, rests }: Peer, orphans: string) {
@@ -92,18 +91,7 @@ async function reaping({ command, rests }: Peer, orphans: string) {
 
 const MAKE = { crun, podman, containerd };
 
-/** Why there is no pod of real runtimes: "" if there can be. */
-const missingRuntimes = (): string =>
-  process.getuid?.() === 0
-    ? missing({
-        buildah: "buildah",
-        crun: "crun",
-        runc: "runc",
-        podman: "podman",
-        containerd: "containerd",
-        zstd: "zstd",
-      })
-    : "run this as root";
+const TOOLS = "buildah crun runc podman containerd zstd".split(" ");
 
 /** @param leaveOut is told what cannot be measured, and why */
 async function bench(seconds: number, leaveOut: (what: string, how: string) => void): Promise<Results> {
@@ -113,14 +101,14 @@ async function bench(seconds: number, leaveOut: (what: string, how: string) => v
   const empty = new Command(emptyScript());
   const reapers = all.filter(({ reaps }) => reaps);
   const orphans = compile("orphans");
-  const samples = new Samples();
+  const samples: Samples = [];
 
   for (const { name, command } of all)
-    samples.add("executable", name, statSync(command[0] ?? "").size / 1024);
+    samples.push(["executable", name, statSync(command[0] ?? "").size / 1024]);
 
   await using stack = new AsyncDisposableStack();
   const runtimes: [runtime: string, peer: string, Runtime][] = [];
-  const how = missingRuntimes();
+  const how = lacking(ROOT, Object.fromEntries(TOOLS.map((tool) => [tool, tool])));
   if (how !== "") leaveOut("images and runtimes", how);
   else {
     const workshop = stack.use(new Workshop());
@@ -129,8 +117,8 @@ async function bench(seconds: number, leaveOut: (what: string, how: string) => v
       progress(`image of ${peer.name}`);
       const image = imageOf(peer, workshop);
       const { compressed, unpacked } = weigh(image);
-      samples.add("image compressed", peer.name, compressed);
-      samples.add("image unpacked", peer.name, unpacked);
+      samples.push(["image compressed", peer.name, compressed]);
+      samples.push(["image unpacked", peer.name, unpacked]);
       if (!IN_RUNTIMES.includes(peer.name)) continue;
       const id = peer.name.replace(/\W+/g, "-");
       for (const [runtime, make] of Object.entries(MAKE)) {
@@ -152,30 +140,30 @@ async function bench(seconds: number, leaveOut: (what: string, how: string) => v
     for (const { name, command, rests } of inTurn(all, rounds)) {
       inRound(`memory of ${name}`);
       const memory = await costOf(command, INSTANCES, rests);
-      for (const [part, value] of Object.entries(memory)) samples.add(`memory ${part}`, name, value);
+      for (const [part, value] of Object.entries(memory)) samples.push([`memory ${part}`, name, value]);
     }
     inRound("starts and ends");
     for (let turn = 0; turn < STARTS; turn++) {
       for (const peer of inTurn(all, rounds + turn)) {
-        samples.add("ready", peer.name, untilReady(commands.get(peer) ?? empty, peer.ready));
-        samples.add("exit", peer.name, untilExit(exits.get(peer) ?? empty));
-        samples.add("terminated", peer.name, untilTerminated(commands.get(peer) ?? empty, peer.rests));
+        samples.push(["ready", peer.name, untilReady(commands.get(peer) ?? empty, peer.ready)]);
+        samples.push(["exit", peer.name, untilExit(exits.get(peer) ?? empty)]);
+        samples.push(["terminated", peer.name, untilTerminated(commands.get(peer) ?? empty, peer.rests)]);
       }
-      samples.add("exit", EMPTY, untilExit(empty));
+      samples.push(["exit", EMPTY, untilExit(empty)]);
     }
     for (const peer of inTurn(reapers, rounds)) {
       inRound(`reaping of ${peer.name}`);
       const { rate, cpu } = await reaping(peer, orphans);
-      samples.add("reaped", peer.name, rate);
-      samples.add("reaping cpu", peer.name, cpu);
+      samples.push(["reaped", peer.name, rate]);
+      samples.push(["reaping cpu", peer.name, cpu]);
     }
     for (const [name, peer, runtime] of inTurn(runtimes, rounds)) {
       for (const cache of ["warm", "cold"]) {
         inRound(`${name}, ${peer}, ${cache}`);
         if (cache === "cold") makeCold(runtime);
         const { time, peak } = await runtime.life();
-        samples.add(`${name} ${cache} time`, peer, time);
-        samples.add(`${name} ${cache} peak`, peer, peak);
+        samples.push([`${name} ${cache} time`, peer, time]);
+        samples.push([`${name} ${cache} peak`, peer, peak]);
       }
     }
   }
@@ -189,34 +177,21 @@ async function bench(seconds: number, leaveOut: (what: string, how: string) => v
       points[pods] = Number((((await costOf(command, pods, rests)).total * pods) / 1024).toPrecision(4));
     }
   }
-  const installed = output([
-    "dpkg-query",
-    "-W",
-    "catatonit",
-    "tini",
-    "dumb-init",
-    "crun",
-    "podman",
-    "containerd",
-    "runc",
-    "musl",
-  ]);
+  const packages = ["catatonit", "tini", "dumb-init", "crun", "podman", "containerd", "runc", "musl"];
+  const installed = output(["dpkg-query", "-W", ...packages])
+    .stdout.trim()
+    .split("\n");
   return {
     date: new Date().toISOString().slice(0, 10),
     machine: `${cpus().length} × ${cpus()[0]?.model ?? "?"}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}`,
     versions: {
       pause: version,
       Bun: Bun.version,
-      ...Object.fromEntries(
-        installed.stdout
-          .trim()
-          .split("\n")
-          .map((line) => line.split("\t")),
-      ),
+      ...Object.fromEntries(installed.map((line) => line.split("\t"))),
     },
     instances: INSTANCES,
     rounds,
-    measures: samples.summaries(),
+    measures: summaries(samples),
     scale,
   };
 }

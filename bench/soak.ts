@@ -97,17 +97,10 @@ export async function soak(program: Program, seconds: number, seed: number): Pro
     if (now >= end && running.size === 0) break;
     if (status(pid, "State") === "") throw new Error(`PID 1 has ended: ${(await pod.end()).stderr}`);
     if (now < end && now >= nextContainer && running.size < MOST_CONTAINERS) {
-      const life = Math.min(end - now, next() * LONGEST_LIFE);
+      const life = Math.min(end - now, next() * LONGEST_LIFE).toFixed(0);
+      const seed = String(Math.floor(next() * 2 ** 31));
       // Nice, so that it does not keep PID 1 from running.
-      const of = [
-        "nice",
-        "-n",
-        "19",
-        container,
-        counts,
-        String(Math.floor(next() * 2 ** 31)),
-        life.toFixed(0),
-      ];
+      const of = ["nice", "-n", "19", container, counts, seed, life];
       const one = Bun.spawn(["prlimit", "--core=0", ...pod.inside(...of)], {
         stdio: ["ignore", "ignore", "ignore"],
       });

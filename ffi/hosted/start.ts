@@ -23,7 +23,7 @@ import {
   variable,
 } from "./libc.ts";
 import { surplus } from "./memory.ts";
-import { mapPage, type Page } from "./page.ts";
+import { besideLibc, mapPage, type Page } from "./page.ts";
 import { type Mapping, parseMaps, type Range, readProc } from "./proc.ts";
 import { ALIGNMENT, call, encoder, type Loop, writeHandler, writeLoop } from "./routines.ts";
 import { someArgument, startOfStack } from "./stack.ts";
@@ -41,9 +41,9 @@ export function start(main: Main): never {
   let status = 1;
   try {
     const mask = blockSignals(libc);
-    const page = mapPage(libc);
+    const page = mapPage(libc, besideLibc(libc));
     // Gone at rest: the calls that unmap everything else, and a ucontext_t.
-    const scratch = mapPage(libc);
+    const scratch = mapPage(libc, page.end);
     const stack = startOfStack(libc);
     const write = (fd: number, text: string) => {
       libc.write(fd, ascii(text), text.length);

@@ -71,13 +71,18 @@ describeEach((program) => {
   });
 });
 
-test("the routines lie beside libc: further away they take page tables of their own", async () => {
-  await using pod = await Pod.atRest(hosted);
-  const maps = proc(pod.pid, "maps");
-  const startOf = (line: RegExp) => Number.parseInt(line.exec(maps)?.[1] ?? "", 16);
-  const routines = startOf(/^(\w+)-\w+ r-xp 00000000 00:00 0 *$/m);
-  expect(Math.abs(routines - startOf(/^(\w+)-.*libc/m))).toBeLessThan(8 * 2 ** 20);
-});
+/** With ld.so.cache the loader leaves a hole beside libc. In the image there is none, nor where few libraries are. */
+for (const [where, by] of Object.entries({
+  "as it comes": [],
+  "without ld.so.cache": ["sh", "-c", 'mount --bind /dev/null /etc/ld.so.cache && exec "$0"'],
+}))
+  test(`the routines lie beside libc, further away they take page tables of their own: ${where}`, async () => {
+    await using pod = await Pod.atRest(hosted, by);
+    const maps = proc(pod.pid, "maps");
+    const startOf = (line: RegExp) => Number.parseInt(line.exec(maps)?.[1] ?? "", 16);
+    const routines = startOf(/^(\w+)-\w+ r-xp 00000000 00:00 0 *$/m);
+    expect(Math.abs(routines - startOf(/^(\w+)-.*libc/m))).toBeLessThan(8 * 2 ** 20);
+  });
 
 /** Settings that start threads of the runtime, or compile what has hardly run: it works just the same. */
 const settings: Record<string, readonly [env: Record<string, string>, surroundings: Surroundings]> = {
