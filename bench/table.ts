@@ -159,8 +159,8 @@ const measuredOn = ({ date, machine, rounds, instances }: Results) =>
 export function table(results: Results): string {
   const peers = SHORT.peers.filter((name) => results.measures["memory total"]?.[name] !== undefined);
   const rows = markdown(results, SHORT.measures, peers, SHORT.titles, false);
-  return `Each value is for one process. ×: times that of C with glibc; ≈: no difference. Memory's ratios reproduce elsewhere,
-[times do not](bench/README.md#what-reproduces). Floor: a program of one page that only pauses, the least on this kernel.
+  return `Each value is for one process. × is the ratio to C with glibc, ≈ means no measurable difference. Memory ratios reproduce on other
+machines, [times do not](bench/README.md#what-reproduces). The floor is a program of one page that only pauses: the least possible.
 
 ${rows}
 
@@ -174,9 +174,9 @@ export function fullTable(results: Results): string {
   const empty = results.measures.exit?.[EMPTY];
   const besideBun = empty ? `From exec to exit an ${EMPTY} takes ${withUnit(empty, "ms")}.\n\n` : "";
   const rows = markdown(results, Object.keys(MEASURES), peers, {}, true);
-  return `Each value is for one process. In brackets: the middle half of the values, in the unit of the value before. Behind memory:
-× says how many times that of C with glibc it is, ≈ that this run can tell no difference. The floor is a program of one
-page that only pauses: no process takes less on this kernel.
+  return `Each value is for one process. In brackets is the middle half of the values, in the same unit. After memory, × is the ratio to C
+with glibc; ≈ means that this run cannot tell them apart. The floor is a program of one page that only pauses: no process takes
+less on this kernel.
 
 ${rows}
 

@@ -19,6 +19,18 @@ test.each([
   expect(withTable(document, results, make)).toBe(document);
 });
 
+test("README begins with what the table has", async () => {
+  const memory = (peer: string) => results.measures["memory total"]?.[peer]?.median ?? 0;
+  const [ours, theirs] = [memory("freestanding"), memory("C, glibc")];
+  const mebibytes = ((theirs - ours) * 110) / 1024;
+  const head = (await read("README.md")).split("\n\n")[1]?.replaceAll("\n", " ");
+  for (const claim of [
+    `${Math.round(ours)} KiB at rest where pause.c takes ${Math.round(theirs)}`,
+    `${mebibytes.toFixed(1)} MiB on a node of 110 pods and ${Math.round((mebibytes * 5000) / 1024)} GiB on 5,000 such nodes`,
+  ])
+    expect(head).toContain(claim);
+});
+
 test("the pictures are those of bench/results.json", async () => {
   for (const [name, svg] of Object.entries(await pictures(results)))
     expect([name, (await read(`bench/${name}`)) === svg]).toEqual([name, true]);
