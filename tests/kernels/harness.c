@@ -29,6 +29,7 @@
 #include <sys/uio.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -464,6 +465,8 @@ int main(int argc, char **argv) {
   orphans(1, "machine's init: orphans");
   status(1, "machine's init after orphans");
   say("end", "SIGTERM to the machine's init");
+  /* What the console has not sent yet goes with the machine. */
+  tcdrain(1);
   must(kill(1, SIGTERM), "kill");
   pause();
 }
