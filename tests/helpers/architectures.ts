@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Encoder, FunctionEncoder } from "../../ffi/assembler/routine.ts";
 import { architectures as tables } from "../../ffi/freestanding/architectures.ts";
 import { missingDebian, rootFileSystem, withProgramsOf } from "./debian.ts";
+import { must } from "./process.ts";
 import type { Needed } from "./tools.ts";
 
 /** Commands for one architecture. They can be asked for where nothing of `needed` is missing. */
@@ -115,3 +116,20 @@ export const architectures: readonly Architecture[] = [
     stack: 8,
   }),
 ];
+
+/** An instruction without white space, comments, symbols and the mark of hexadecimal before an address. */
+export const bare = (text: string): string =>
+  text
+    .replace(/\s*(# |\/\/|<|@ ).*$/, "")
+    .replace(/0x(?=[0-9a-f]+$)/, "")
+    .replace(/\s+/g, "");
+
+/** The instructions that objdump finds by these arguments. On some architectures the bytes are shown as words. */
+export function disassembly({ objdump }: Architecture, ...args: readonly string[]) {
+  const lines = must(...objdump(), "-w", ...args).matchAll(/^ *([0-9a-f]+):\t([0-9a-f ]+)\t(.*)$/gm);
+  return Array.from(lines, ([, address = "", bytes = "", code = ""]) => ({
+    address,
+    bytes: bytes.replaceAll(" ", ""),
+    code,
+  }));
+}

@@ -14,10 +14,9 @@ import {
   type Value,
 } from "../../ffi/assembler/routine.ts";
 import { listing } from "../../ffi/freestanding/listing.ts";
-import { type Architecture, architectures } from "../helpers/architectures.ts";
+import { type Architecture, architectures, bare, disassembly } from "../helpers/architectures.ts";
 import { cases } from "../helpers/dice.ts";
 import { needing } from "../helpers/expect.ts";
-import { must } from "../helpers/process.ts";
 import { dist } from "../helpers/programs.ts";
 
 const BASE = 0x10000;
@@ -34,26 +33,19 @@ function assembled(encoder: Encoder | FunctionEncoder, parts: readonly Part[], s
   return { memory, ...assemble(encoder, parts, memory, BASE, true) };
 }
 
-/** An instruction without white space, comments, symbols and the mark of hexadecimal before an address. */
-const bare = (text: string): string =>
-  text
-    .replace(/\s*(# |\/\/|<|@ ).*$/, "")
-    .replace(/0x(?=[0-9a-f]+$)/, "")
-    .replace(/\s+/g, "");
-
 /** What the listing says of the code up to this label, and what objdump says. */
-function both({ name, encoder, objdump, raw }: Architecture, parts: readonly Part[], until = "") {
+function both(architecture: Architecture, parts: readonly Part[], until = "") {
+  const { name, encoder, raw } = architecture;
   const { memory, labels, listing, size } = assembled(encoder, parts);
   const { main = 0, [until]: end = BASE + size } = labels;
   const file = join(dist, `routine-${name}.bin`);
   writeFileSync(file, memory.subarray(main - BASE, end - BASE));
-  const options = ["-b", "binary", "-D", "-w", "--no-show-raw-insn", `--adjust-vma=${main}`];
-  const lines = must(...objdump(), ...raw, ...options, file).matchAll(/^ *([0-9a-f]+):\t(.*)$/gm);
+  const lines = disassembly(architecture, ...raw, "-b", "binary", "-D", `--adjust-vma=${main}`, file);
   return {
     ours: listing
       .filter(({ address }) => address >= main && address < end)
       .map(({ address, text }) => `${address.toString(16)} ${bare(text)}`),
-    theirs: Array.from(lines, ([, address, text]) => `${address} ${bare(text ?? "")}`),
+    theirs: lines.map(({ address, code }) => `${address} ${bare(code)}`),
   };
 }
 
