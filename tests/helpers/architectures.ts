@@ -6,7 +6,7 @@ import type { Encoder, FunctionEncoder } from "../../ffi/assembler/routine.ts";
 import { architectures as tables } from "../../ffi/freestanding/architectures.ts";
 import { missingDebian, rootFileSystem, withProgramsOf } from "./debian.ts";
 import { must } from "./process.ts";
-import type { Needed } from "./tools.ts";
+import { lacking, type Needed, ROOT } from "./tools.ts";
 
 /** Commands for one architecture. They can be asked for where nothing of `needed` is missing. */
 interface Tools {
@@ -61,14 +61,11 @@ function debian13(): Tools {
     );
   let how: string | undefined;
   const needed = () => {
-    how ??=
-      process.getuid?.() === 0
-        ? missingDebian({ mmdebstrap: "mmdebstrap", unshare: "util-linux" })
-        : "run the tests as root";
+    how ??= lacking(ROOT, () => missingDebian({ mmdebstrap: "mmdebstrap", unshare: "util-linux" }));
     return how;
   };
   return {
-    objdump: () => withProgramsOf(root(), "loongarch64-linux-gnu-objdump", "-M", "no-aliases"),
+    objdump: () => withProgramsOf(root(), "loongarch64-linux-gnu-objdump", "-Mno-aliases"),
     elflint: () => withProgramsOf(root(), "eu-elflint"),
     compiler: () => withProgramsOf(root(), "loongarch64-linux-gnu-gcc"),
     emulator: () => join(root(), "usr/bin/qemu-loongarch64"), // it is static
@@ -80,36 +77,23 @@ function architecture(
   name: string,
   tools: Tools,
   raw: string,
-  rest: { bits?: 32; bigEndian?: true; stack: number },
+  rest: { bits?: 32; bigEndian?: true; stack?: number } = {},
 ): Architecture {
   const { encoder } = tables[name] ?? {};
   if (encoder === undefined) throw new Error(`no encoder for ${name}`);
-  return { name, encoder, ...tools, raw: raw.split(" "), bits: 64, ...rest };
+  return { name, encoder, ...tools, raw: raw.split(" "), bits: 64, stack: 16, ...rest };
 }
 
-const [intel, noAliases] = [
-  ["-M", "intel"],
-  ["-M", "no-aliases"],
-] as const;
-
 export const architectures: readonly Architecture[] = [
-  architecture("amd64", debian12("amd64", "x86_64-linux-gnu", "x86_64", ...intel), "-m i386:x86-64", {
-    stack: 16,
-  }),
+  architecture("amd64", debian12("amd64", "x86_64-linux-gnu", "x86_64", "-Mintel"), "-m i386:x86-64"),
   architecture("arm", debian12("armhf", "arm-linux-gnueabihf", "arm"), "-m arm", { bits: 32, stack: 8 }),
-  architecture("arm64", debian12("arm64", "aarch64-linux-gnu", "aarch64"), "-m aarch64", { stack: 16 }),
-  architecture("loong64", debian13(), "-m loongarch64", { stack: 16 }),
-  architecture(
-    "ppc64le",
-    debian12("ppc64el", "powerpc64le-linux-gnu", "ppc64le"),
-    "-m powerpc:common64 -EL",
-    { stack: 16 },
-  ),
+  architecture("arm64", debian12("arm64", "aarch64-linux-gnu", "aarch64"), "-m aarch64"),
+  architecture("loong64", debian13(), "-m loongarch64"),
+  architecture("ppc64le", debian12("ppc64el", "powerpc64le-linux-gnu", "ppc64le"), "-m powerpc:common64 -EL"),
   architecture(
     "riscv64",
-    debian12("riscv64", "riscv64-linux-gnu", "riscv64", ...noAliases),
+    debian12("riscv64", "riscv64-linux-gnu", "riscv64", "-Mno-aliases"),
     "-m riscv:rv64",
-    { stack: 16 },
   ),
   architecture("s390x", debian12("s390x", "s390x-linux-gnu", "s390x"), "-m s390:64-bit", {
     bigEndian: true,
