@@ -73,7 +73,7 @@ export interface Run {
 }
 
 /** A set of signals, as /proc/PID/status shows it. */
-export const setOf = (signals: readonly number[]): string =>
+const setOf = (signals: readonly number[]): string =>
   signals
     .reduce((set, signo) => set | (1n << BigInt(signo - 1)), 0n)
     .toString(16)
@@ -92,6 +92,7 @@ export async function outcome(program: Program, run: Run) {
     if (isGone(pid)) break;
     if (event !== "orphan") process.kill(pid, event);
     else if (subject instanceof Pod) await orphanDies(subject);
+    else throw new Error("only PID 1 has orphans");
     await endsOrRests(setOf(catchesThen));
   }
   const stays = !isGone(pid);
@@ -112,10 +113,9 @@ async function orphanDies(pod: Pod): Promise<void> {
 
 /** What `outcome` has to be. */
 export function expected({ isPid1, ignores = [], prints = "", says = "", isEarly, ends }: Run) {
-  const warning = isPid1 || isEarly ? "" : WARNING;
   return {
     stdout: prints,
-    stderr: warning + says,
+    stderr: (isPid1 || isEarly ? "" : WARNING) + says,
     ignored: ends === undefined ? setOf(ignores) : undefined,
     ends,
   };
