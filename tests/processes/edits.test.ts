@@ -32,9 +32,9 @@ const SIGREAP = `function sigreap({ waitpid }: SignalSafe): void {\n  ${REAP}}\n
 
 /** What a text that is put into init.ts changes, by where it is put. */
 const places = {
-  /** Names that ffi/constants.ts has, too. */
+  /** More names of ffi/constants.ts. */
   constants: (names: string) => ["import { NULL, ", `import { NULL, ${names}, `],
-  /** Behind the imports. */
+  /** After the imports. */
   file: (text: string) => [IMPORTED, `${IMPORTED}${text}\n`],
   /** Where main begins. */
   main: (text: string) => [MAIN, `${MAIN}${text}\n`],
