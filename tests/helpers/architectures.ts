@@ -6,6 +6,7 @@ import type { Encoder, FunctionEncoder } from "../../ffi/assembler/routine.ts";
 import { architectures as tables } from "../../ffi/freestanding/architectures.ts";
 import { missingDebian, rootFileSystem, withProgramsOf } from "./debian.ts";
 import { must } from "./process.ts";
+import { architecture as own } from "./programs.ts";
 import { lacking, type Needed, ROOT } from "./tools.ts";
 
 /** Commands for one architecture. They can be asked for where nothing of `needed` is missing. */
@@ -34,7 +35,6 @@ export interface Architecture extends Tools {
 /** Those of this machine. */
 function debian12(debian: string, tuple: string, cpu: string, ...options: readonly string[]): Tools {
   const [compiler, emulator] = [`${tuple}-gcc`, `qemu-${cpu}-static`];
-  const own = process.arch === "arm64" ? "arm64" : "amd64";
   const cross = `gcc-${tuple.replace("_", "-")} libc6-dev-${debian}-cross`;
   const packages = debian === own ? "gcc libc6-dev" : cross;
   return {
@@ -100,6 +100,10 @@ export const architectures: readonly Architecture[] = [
     stack: 8,
   }),
 ];
+
+/** The command line that runs a program of an architecture: by its emulator, if it is not this machine's. */
+export const emulated = ({ name, emulator }: Architecture, ...command: readonly string[]): string[] =>
+  name === own ? [...command] : [emulator(), ...command];
 
 /** An instruction without white space, comments, symbols and the mark of hexadecimal before an address. */
 export const bare = (text: string): string =>

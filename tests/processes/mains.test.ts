@@ -5,7 +5,7 @@ import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { compileAll } from "../../ffi/freestanding/compile.ts";
-import { architectures } from "../helpers/architectures.ts";
+import { architectures, emulated } from "../helpers/architectures.ts";
 import { cases, type Dice } from "../helpers/dice.ts";
 import { folderOf } from "../helpers/edits.ts";
 import { ended } from "../helpers/expect.ts";
@@ -59,10 +59,11 @@ test("a random main does as an executable what it does in Bun", async () => {
         sigaction: (signo: number) => (UNCAUGHT.includes(signo) ? -1 : 0),
         strcasecmp: (argument: string, text: string) => Number(argument.toLowerCase() !== text),
       });
-      const { name, emulator } = dice.pick(there);
+      const architecture = dice.pick(there);
+      const { name } = architecture;
       const file = join(folder.path, name);
       writeFileSync(file, executables.get(name)?.file ?? "", { mode: 0o755 });
-      const command = [...(name === own ? [] : [emulator()]), file, ...args];
+      const command = emulated(architecture, file, ...args);
       const done = output(isPid1 ? inNewNamespace(...command) : command);
       expect(done, `${name} ${args}\n${program}`).toEqual(ended({ ...said, exitCode }));
     }

@@ -16,10 +16,10 @@ import {
   type Words,
 } from "../../ffi/assembler/routine.ts";
 import { x86_64 } from "../../ffi/assembler/x86_64.ts";
-import { type Architecture, architectures } from "../helpers/architectures.ts";
+import { type Architecture, architectures, emulated } from "../helpers/architectures.ts";
 import { cases, Dice } from "../helpers/dice.ts";
 import { needing } from "../helpers/expect.ts";
-import { compile, dist } from "../helpers/programs.ts";
+import { compile, dist, architecture as own } from "../helpers/programs.ts";
 
 const PAGE = 4096;
 const hex = (value: number | bigint, digits = 0) =>
@@ -66,9 +66,6 @@ const callOf = ({ name }: Architecture, which: Name, ...values: Value[]): Step =
   systemCall: NUMBERS[name]?.[NAMES.indexOf(which)] ?? Number.NaN,
   values,
 });
-
-/** An architecture's own names for what runs natively. */
-const NATIVE: Record<string, string> = { x64: "amd64", arm64: "arm64" };
 
 /** What is looked for among the arguments: letters, and what is beside them. */
 const WANTED = ["v", "-v", "-V", "-\x01ab", "", "@[`{", "azAZ", "x".repeat(127)] as const;
@@ -314,7 +311,7 @@ function runProgram(dice: Dice, architecture: Architecture, runner: string): voi
   expectEnd(emulated);
   // One of the handler's, and one of main's: what a call put on the stack is gone at the next one.
   expect(new Set(stackPointers).size, said).toBeLessThanOrEqual(2);
-  if (NATIVE[process.arch] === name) expectEnd(run(command, stdin));
+  if (name === own) expectEnd(run(command, stdin));
 }
 
 /** A program that looks for many texts and writes 1 for each that is among its arguments. */
@@ -324,7 +321,6 @@ function runSearch(
   wanted: readonly string[],
   args: readonly string[],
 ): void {
-  const { name, bits, emulator } = architecture;
   const steps = wanted.flatMap((whenArgument, index): Step[] => [
     { jump: `yes.${index}`, whenArgument },
     callOf(architecture, "write", 1, { label: "no" }, 1),
@@ -339,9 +335,9 @@ function runSearch(
     { label: "no", data: Buffer.from("0") },
     { label: "yes", data: Buffer.from("1") },
   ];
-  const { command, stdin } = programOf(architecture, runner, parts, someBase(new Dice(0), bits), args);
-  const by = NATIVE[process.arch] === name ? [] : [emulator()];
-  const { stdout, exitCode } = run([...by, ...command], stdin);
+  const base = someBase(new Dice(0), architecture.bits);
+  const { command, stdin } = programOf(architecture, runner, parts, base, args);
+  const { stdout, exitCode } = run(emulated(architecture, ...command), stdin);
   const found = wanted.map((text) => Number(hasArgument(args, text))).join("");
   expect(`${stdout} ${exitCode}`, JSON.stringify({ wanted, args })).toBe(`${found} 0`);
 }
@@ -469,13 +465,13 @@ function runFunction(dice: Dice, encoder: FunctionEncoder, recorder: readonly st
   ]);
 }
 
-for (const { name, compiler, emulator, needed } of architectures) {
+for (const architecture of architectures) {
+  const { name, compiler, needed } = architecture;
   const encoder = { amd64: x86_64, arm64: aarch64 }[name];
   if (encoder === undefined) continue;
   needing(needed.run).test(`${name}: a C function makes its calls and keeps what it has to`, async () => {
-    const isNative = NATIVE[process.arch] === name;
     const recorder = compile("recorder", compiler, join(dist, `recorder-${name}`));
-    const command = isNative ? [recorder] : [emulator(), recorder];
-    await cases(isNative ? 300 : 60, (dice) => runFunction(dice, encoder, command));
+    const command = emulated(architecture, recorder);
+    await cases(name === own ? 300 : 60, (dice) => runFunction(dice, encoder, command));
   });
 }
