@@ -5,7 +5,9 @@ import { join } from "node:path";
 import type { Encoder, FunctionEncoder } from "../../ffi/assembler/routine.ts";
 import { architectures as tables } from "../../ffi/freestanding/architectures.ts";
 import { missingDebian, rootFileSystem, withProgramsOf } from "./debian.ts";
-import type { Needed } from "./tools.ts";
+import { must } from "./process.ts";
+import { architecture as own } from "./programs.ts";
+import { lacking, type Needed, ROOT } from "./tools.ts";
 
 /** Commands for one architecture. They can be asked for where nothing of `needed` is missing. */
 interface Tools {
@@ -33,7 +35,6 @@ export interface Architecture extends Tools {
 /** Those of this machine. */
 function debian12(debian: string, tuple: string, cpu: string, ...options: readonly string[]): Tools {
   const [compiler, emulator] = [`${tuple}-gcc`, `qemu-${cpu}-static`];
-  const own = process.arch === "arm64" ? "arm64" : "amd64";
   const cross = `gcc-${tuple.replace("_", "-")} libc6-dev-${debian}-cross`;
   const packages = debian === own ? "gcc libc6-dev" : cross;
   return {
@@ -60,14 +61,11 @@ function debian13(): Tools {
     );
   let how: string | undefined;
   const needed = () => {
-    how ??=
-      process.getuid?.() === 0
-        ? missingDebian({ mmdebstrap: "mmdebstrap", unshare: "util-linux" })
-        : "run the tests as root";
+    how ??= lacking(ROOT, () => missingDebian({ mmdebstrap: "mmdebstrap", unshare: "util-linux" }));
     return how;
   };
   return {
-    objdump: () => withProgramsOf(root(), "loongarch64-linux-gnu-objdump", "-M", "no-aliases"),
+    objdump: () => withProgramsOf(root(), "loongarch64-linux-gnu-objdump", "-Mno-aliases"),
     elflint: () => withProgramsOf(root(), "eu-elflint"),
     compiler: () => withProgramsOf(root(), "loongarch64-linux-gnu-gcc"),
     emulator: () => join(root(), "usr/bin/qemu-loongarch64"), // it is static
@@ -79,39 +77,47 @@ function architecture(
   name: string,
   tools: Tools,
   raw: string,
-  rest: { bits?: 32; bigEndian?: true; stack: number },
+  rest: { bits?: 32; bigEndian?: true; stack?: number } = {},
 ): Architecture {
   const { encoder } = tables[name] ?? {};
   if (encoder === undefined) throw new Error(`no encoder for ${name}`);
-  return { name, encoder, ...tools, raw: raw.split(" "), bits: 64, ...rest };
+  return { name, encoder, ...tools, raw: raw.split(" "), bits: 64, stack: 16, ...rest };
 }
 
-const [intel, noAliases] = [
-  ["-M", "intel"],
-  ["-M", "no-aliases"],
-] as const;
-
 export const architectures: readonly Architecture[] = [
-  architecture("amd64", debian12("amd64", "x86_64-linux-gnu", "x86_64", ...intel), "-m i386:x86-64", {
-    stack: 16,
-  }),
+  architecture("amd64", debian12("amd64", "x86_64-linux-gnu", "x86_64", "-Mintel"), "-m i386:x86-64"),
   architecture("arm", debian12("armhf", "arm-linux-gnueabihf", "arm"), "-m arm", { bits: 32, stack: 8 }),
-  architecture("arm64", debian12("arm64", "aarch64-linux-gnu", "aarch64"), "-m aarch64", { stack: 16 }),
-  architecture("loong64", debian13(), "-m loongarch64", { stack: 16 }),
-  architecture(
-    "ppc64le",
-    debian12("ppc64el", "powerpc64le-linux-gnu", "ppc64le"),
-    "-m powerpc:common64 -EL",
-    { stack: 16 },
-  ),
+  architecture("arm64", debian12("arm64", "aarch64-linux-gnu", "aarch64"), "-m aarch64"),
+  architecture("loong64", debian13(), "-m loongarch64"),
+  architecture("ppc64le", debian12("ppc64el", "powerpc64le-linux-gnu", "ppc64le"), "-m powerpc:common64 -EL"),
   architecture(
     "riscv64",
-    debian12("riscv64", "riscv64-linux-gnu", "riscv64", ...noAliases),
+    debian12("riscv64", "riscv64-linux-gnu", "riscv64", "-Mno-aliases"),
     "-m riscv:rv64",
-    { stack: 16 },
   ),
   architecture("s390x", debian12("s390x", "s390x-linux-gnu", "s390x"), "-m s390:64-bit", {
     bigEndian: true,
     stack: 8,
   }),
 ];
+
+/** The command line that runs a program of an architecture: by its emulator, if it is not this machine's. */
+export const emulated = ({ name, emulator }: Architecture, ...command: readonly string[]): string[] =>
+  name === own ? [...command] : [emulator(), ...command];
+
+/** An instruction without white space, comments, symbols and the mark of hexadecimal before an address. */
+export const bare = (text: string): string =>
+  text
+    .replace(/\s*(# |\/\/|<|@ ).*$/, "")
+    .replace(/0x(?=[0-9a-f]+$)/, "")
+    .replace(/\s+/g, "");
+
+/** The instructions that objdump finds by these arguments. On some architectures the bytes are shown as words. */
+export function disassembly({ objdump }: Architecture, ...args: readonly string[]) {
+  const lines = must(...objdump(), "-w", ...args).matchAll(/^ *([0-9a-f]+):\t([0-9a-f ]+)\t(.*)$/gm);
+  return Array.from(lines, ([, address = "", bytes = "", code = ""]) => ({
+    address,
+    bytes: bytes.replaceAll(" ", ""),
+    code,
+  }));
+}

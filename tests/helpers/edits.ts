@@ -4,8 +4,9 @@
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { scripts } from "../../package.json" with { type: "json" };
+import { WARNING } from "./expect.ts";
 import { outside, Pod } from "./pod.ts";
-import { childrenOf, output, status, until } from "./process.ts";
+import { childrenOf, isGone, output, status, until } from "./process.ts";
 import { dist, freestanding, hosted, type Program, root } from "./programs.ts";
 import { isAtRest, NO_SIGNAL } from "./rest.ts";
 
@@ -72,7 +73,7 @@ export interface Run {
 }
 
 /** A set of signals, as /proc/PID/status shows it. */
-export const setOf = (signals: readonly number[]): string =>
+const setOf = (signals: readonly number[]): string =>
   signals
     .reduce((set, signo) => set | (1n << BigInt(signo - 1)), 0n)
     .toString(16)
@@ -84,63 +85,37 @@ export async function outcome(program: Program, run: Run) {
   const command = [program.executable, ...args];
   await using subject = isPid1 ? await Pod.start(command) : outside(command);
   const { pid } = subject;
-  const hasEnded = () => /^[ZX]|^$/.test(status(pid, "State"));
-  /** Waits until it has ended or rests; whether it rests. */
-  const rests = async (catches: readonly number[]): Promise<boolean> => {
-    let isEnd = false;
-    await until(
-      `${program.name} ends or rests`,
-      () => {
-        isEnd = hasEnded();
-        return isEnd || isAtRest(pid, program, { caught: setOf(catches) });
-      },
-      subject,
-    );
-    return !isEnd;
-  };
-  let stays = await rests(catches);
-  for (const event of stays ? events : []) {
-    if (event === "orphan") await orphanDies(subject, () => rests(catches));
-    else process.kill(pid, event);
-    stays = await rests(catchesThen);
-    if (!stays) break;
+  const endsOrRests = (caught: string) =>
+    until(`${program.name} ends or rests`, () => isGone(pid) || isAtRest(pid, program, { caught }), subject);
+  await endsOrRests(setOf(catches));
+  for (const event of events) {
+    if (isGone(pid)) break;
+    if (event !== "orphan") process.kill(pid, event);
+    else if (subject instanceof Pod) await orphanDies(subject);
+    else throw new Error("only PID 1 has orphans");
+    await endsOrRests(setOf(catchesThen));
   }
+  const stays = !isGone(pid);
   const ignored = stays ? status(pid, "SigIgn") : undefined;
-  if (stays) process.kill(pid, "SIGKILL");
-  const end = subject instanceof Pod ? subject.end() : endOf(subject);
-  const { stdout, stderr, exitCode, signalCode } = await end;
+  const { stdout, stderr, exitCode, signalCode } = await subject.end(stays ? "SIGKILL" : undefined);
   // unshare complains that its child was killed.
-  return {
-    stdout,
-    stderr: stderr.replace(/^unshare: .*\n/m, ""),
-    ignored,
-    ends: stays ? undefined : (signalCode ?? exitCode),
-  };
+  const says = stderr.replace(/^unshare: .*\n/m, "");
+  return { stdout, stderr: says, ignored, ends: stays ? undefined : (signalCode ?? exitCode) };
 }
 
-const endOf = async (child: ReturnType<typeof outside>) => ({
-  stdout: await new Response(child.stdout).text(),
-  stderr: await new Response(child.stderr).text(),
-  exitCode: await child.exited,
-  signalCode: child.signalCode,
-});
-
 /** A process whose parent has left it dies, and PID 1 reaps it. */
-async function orphanDies(pod: { readonly pid: number }, rests: () => Promise<boolean>): Promise<void> {
-  if (!(pod instanceof Pod)) throw new Error("only PID 1 has orphans");
-  await Bun.spawn(pod.inside("sh", "-c", "sleep infinity & exec true"), { stdout: "ignore" }).exited;
+async function orphanDies(pod: Pod): Promise<void> {
+  pod.exec("sh", "-c", "sleep infinity >/dev/null 2>&1 &");
   await until("an orphan", () => childrenOf(pod.pid).length === 1, pod);
-  await rests();
   for (const orphan of childrenOf(pod.pid)) process.kill(orphan, "SIGKILL");
   await until("reaped", () => childrenOf(pod.pid).length === 0, pod);
 }
 
 /** What `outcome` has to be. */
 export function expected({ isPid1, ignores = [], prints = "", says = "", isEarly, ends }: Run) {
-  const warning = isPid1 || isEarly ? "" : "Warning: pause should be the first process\n";
   return {
     stdout: prints,
-    stderr: warning + says,
+    stderr: (isPid1 || isEarly ? "" : WARNING) + says,
     ignored: ends === undefined ? setOf(ignores) : undefined,
     ends,
   };

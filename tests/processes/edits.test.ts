@@ -15,38 +15,64 @@ import {
   programsOf,
   type Run,
 } from "../helpers/edits.ts";
-import { MESSAGE } from "../helpers/expect.ts";
+import { ended, MESSAGE } from "../helpers/expect.ts";
 import { output } from "../helpers/process.ts";
 import { dist } from "../helpers/programs.ts";
 
-type Change = Changes[number];
-const before = (what: string, text: string): Change => [what, text + what];
-const after = (what: string, text: string): Change => [what, what + text];
-
 // Where init.ts is edited.
 const IMPORTED = 'import { version as VERSION } from "./package.json" with { type: "json" };\n';
-const MAIN =
-  "function main({ argv, fprintf, getpid, pause, printf, sigaction, stderr, strcasecmp }: Libc): number {\n";
-const INT = "  if (sigaction(SIGINT, { sa_handler: sigdown }, NULL) < 0) return 1;\n";
-const TERM = "  if (sigaction(SIGTERM, { sa_handler: sigdown }, NULL) < 0) return 2;\n";
-const CHLD =
-  "  if (sigaction(SIGCHLD, { sa_handler: sigreap, sa_flags: SA_NOCLDSTOP }, NULL) < 0) return 3;\n";
-const PAUSE = "  for (;;) pause();\n";
-const DOWN = '  psignal(signo, "Shutting down, got signal");\n';
-const REAP = "  while (waitpid(-1, NULL, WNOHANG) > 0);\n";
-const SIGREAP = `function sigreap({ waitpid }: SignalSafe): void {\n${REAP}}\n`;
+const MAIN = "}: Libc): number {\n";
+const INT = "if (sigaction(SIGINT, { sa_handler: sigdown }, NULL) < 0) return 1;\n";
+const TERM = "if (sigaction(SIGTERM, { sa_handler: sigdown }, NULL) < 0) return 2;\n";
+const CHLD = "if (sigaction(SIGCHLD, { sa_handler: sigreap, sa_flags: SA_NOCLDSTOP }, NULL) < 0) return 3;\n";
+const PAUSE = "for (;;) pause();\n";
+const DOWN = 'psignal(signo, "Shutting down, got signal");\n';
+const REAP = "while (waitpid(-1, NULL, WNOHANG) > 0);\n";
+const SIGREAP = `function sigreap({ waitpid }: SignalSafe): void {\n  ${REAP}}\n`;
 
-const constants = (...names: string[]): Change => ["import { NULL, ", `import { NULL, ${names.join(", ")}, `];
+/** What a text that is put into init.ts changes, by where it is put. */
+const places = {
+  /** More names of ffi/constants.ts. */
+  constants: (names: string) => ["import { NULL, ", `import { NULL, ${names}, `],
+  /** After the imports. */
+  file: (text: string) => [IMPORTED, `${IMPORTED}${text}\n`],
+  /** Where main begins. */
+  main: (text: string) => [MAIN, `${MAIN}${text}\n`],
+  /** Before main pauses. */
+  end: (text: string) => [PAUSE, `${text}\n${PAUSE}`],
+  /** In place of sigdown's message. */
+  down: (text: string) => [DOWN, `${text}\n`],
+  /** In place of sigreap's loop. */
+  reap: (text: string) => [REAP, `${text}\n`],
+  /** In place of sigreap. */
+  sigreap: (text: string) => [SIGREAP, `${text}\n`],
+} satisfies Record<string, (text: string) => Changes[number]>;
+
+type Place = keyof typeof places;
+type Edit = { readonly [place in Place]?: string } & {
+  readonly changes?: Changes;
+  /** Other files. */
+  readonly files?: Readonly<Record<string, string>>;
+};
+
+const initTs = ({ changes = [], ...texts }: Omit<Edit, "files">): string =>
+  edited("init.ts", [
+    ...Object.entries(texts).map(([place, text]) => places[place as Place](text)),
+    ...changes,
+  ]);
+
 /** An option, and what it does. */
 const option = (text: string, does: string) =>
-  `  if (argv.some((argument) => strcasecmp(argument, "${text}") === 0)) ${does}\n`;
+  `if (argv.some((argument) => strcasecmp(argument, "${text}") === 0)) ${does}\n`;
+const install = (signo: number | string, handler: string) =>
+  `if (sigaction(${signo}, { sa_handler: ${handler} }, NULL) < 0) return 4;`;
+/** Goes on where it cannot be installed, and says so. */
+const warns = (line: string) => line.replace(/\((\w+)(, .*)return \d/, '($1$2fprintf(stderr, "no $1\\n")');
 const lines = (count: number, line: (index: number) => string) =>
   Array.from({ length: count }, (_, index) => line(index)).join("");
 
-const VERSION = `init.ts ${version}\n`;
 const downBy = (description: string) => `Shutting down, got signal: ${description}\n`;
-
-const prints: Run = { args: ["x", "-V"], isEarly: true, prints: VERSION, ends: 0 };
+const prints: Run = { args: ["x", "-V"], isEarly: true, prints: `init.ts ${version}\n`, ends: 0 };
 const ends: Run = { events: ["SIGTERM"], says: MESSAGE, ends: 0 };
 const reaps: Run = {
   isPid1: true,
@@ -54,69 +80,51 @@ const reaps: Run = {
   says: downBy("Interrupt"),
   ends: 0,
 };
+const hangsUp: Run = { events: ["SIGHUP"], says: downBy("Hangup"), ends: 0 };
 /** As without the edit. */
 const asEver = [prints, ends, reaps];
 
 /** HUP, QUIT, USR1, USR2, ALRM, STKFLT, CONT, TSTP. */
 const OTHERS = [1, 3, 10, 12, 14, 16, 18, 20];
 
-interface Edit {
-  readonly changes: Changes;
-  /** Changes of other files, or whole ones. */
-  readonly files?: Readonly<Record<string, string>>;
-  readonly runs: readonly Run[];
-}
-
-const works: Record<string, Edit> = {
-  nothing: { changes: [], runs: asEver },
+const works: Record<string, Edit & { readonly runs: readonly Run[] }> = {
+  nothing: { runs: asEver },
   "SIGHUP ends it like SIGTERM": {
-    changes: [
-      constants("SIGHUP"),
-      before(PAUSE, "  if (sigaction(SIGHUP, { sa_handler: sigdown }, NULL) < 0) return 4;\n"),
-    ],
+    constants: "SIGHUP",
+    end: install("SIGHUP", "sigdown"),
     files: {
       "ffi/constants.ts": edited("ffi/constants.ts", [
-        before("export const SIGINT", "export const SIGHUP = 1;\n"),
+        ["export const SIGINT", "export const SIGHUP = 1;\nexport const SIGINT"],
       ]),
     },
     runs: [
       prints,
-      ...[
-        { ...ends, catches: [1, 2, 15, 17] },
-        { ...reaps, catches: [1, 2, 15, 17] },
-      ],
-      ...[true, false].map((isPid1) => ({
-        ...{ isPid1, catches: [1, 2, 15, 17] },
-        ...{ events: ["SIGHUP"] as const, says: downBy("Hangup"), ends: 0 },
+      ...[ends, reaps, hangsUp, { ...hangsUp, isPid1: true }].map((run) => ({
+        ...run,
+        catches: [1, 2, 15, 17],
       })),
     ],
   },
   "SIGUSR1 is ignored": {
-    changes: [
-      constants("SIG_IGN"),
-      before(PAUSE, "  if (sigaction(10, { sa_handler: SIG_IGN }, NULL) < 0) return 4;\n"),
-    ],
+    constants: "SIG_IGN",
+    end: install(10, "SIG_IGN"),
     runs: [
       prints,
       { events: ["SIGUSR1"], ignores: [10] },
-      { events: ["SIGUSR1", "SIGTERM"], says: MESSAGE, ends: 0 },
+      { ...ends, events: ["SIGUSR1", "SIGTERM"] },
       { events: ["SIGUSR2"], ends: "SIGUSR2" },
     ],
   },
   "SIGTERM is what it was": {
-    changes: [constants("SIG_DFL"), before(PAUSE, "  sigaction(SIGTERM, { sa_handler: SIG_DFL }, NULL);\n")],
+    constants: "SIG_DFL",
+    end: "sigaction(SIGTERM, { sa_handler: SIG_DFL }, NULL);",
     runs: [
       { catches: [2, 17], events: ["SIGTERM"], ends: "SIGTERM" },
-      { isPid1: true, catches: [2, 17], events: ["SIGTERM", "SIGINT"], says: downBy("Interrupt"), ends: 0 },
+      { ...reaps, catches: [2, 17], events: ["SIGTERM", "SIGINT"] },
     ],
   },
   "--version too": {
-    changes: [
-      [
-        'strcasecmp(argument, "-v") === 0',
-        'strcasecmp(argument, "-v") === 0 || strcasecmp(argument, "--version") === 0',
-      ],
-    ],
+    changes: [['"-v") === 0', '"-v") === 0 || strcasecmp(argument, "--version") === 0']],
     runs: [
       ...asEver,
       { ...prints, args: ["--version"] },
@@ -125,29 +133,22 @@ const works: Record<string, Edit> = {
     ],
   },
   "-h with a long text, and another exit code": {
-    changes: [after(MAIN, option("-h", `{ fprintf(stderr, "${"long ".repeat(500)}"); return 64; }`))],
+    main: option("-h", `{ fprintf(stderr, "${"long ".repeat(500)}"); return 64; }`),
     runs: [...asEver, { args: ["-v", "-H"], isEarly: true, says: "long ".repeat(500), ends: 64 }],
   },
   "a second message": {
-    changes: [before(PAUSE, '  printf("100 %s ready\\0\\n");\n')],
+    end: 'printf("100 %s ready\\0\\n");',
     runs: [prints, { ...ends, prints: "100 %s ready\0\n" }, { ...reaps, prints: "100 %s ready\0\n" }],
   },
   SA_RESTART: {
-    changes: [constants("SA_RESTART"), ["SA_NOCLDSTOP }", "SA_NOCLDSTOP | SA_RESTART }"]],
+    constants: "SA_RESTART",
+    changes: [["SA_NOCLDSTOP }", "SA_NOCLDSTOP | SA_RESTART }"]],
     runs: asEver,
   },
   "SA_RESETHAND, which makes the flags negative": {
-    changes: [
-      constants("SA_RESETHAND"),
-      [
-        "SIGINT, { sa_handler: sigdown }",
-        "SIGINT, { sa_handler: sigtwice, sa_flags: SA_NOCLDSTOP | SA_RESETHAND }",
-      ],
-      before(
-        "function sigreap",
-        'function sigtwice({ psignal }: SignalSafe, signo: number): void {\n  psignal(signo, "Once more");\n}\n\n',
-      ),
-    ],
+    constants: "SA_RESETHAND",
+    file: 'const sigtwice = ({ psignal }: SignalSafe, signo: number) => psignal(signo, "Once more");',
+    changes: [[INT, INT.replace("sigdown", "sigtwice, sa_flags: SA_NOCLDSTOP | SA_RESETHAND")]],
     runs: [
       ends,
       { events: ["SIGINT"], catchesThen: [15, 17], says: "Once more: Interrupt\n" },
@@ -155,24 +156,21 @@ const works: Record<string, Edit> = {
     ],
   },
   "the number of the signal in the message": {
-    changes: [[DOWN, "  psignal(signo, 'Shutting down, got signal ' + signo);\n"]],
+    down: "psignal(signo, 'Shutting down, got signal ' + signo);",
     runs: [prints, { ...ends, says: "Shutting down, got signal 15: Terminated\n" }],
   },
   "a message that depends on the signal": {
-    changes: [[DOWN, '  psignal(signo, signo === SIGINT ? "" : "Bye");\n']],
+    down: 'psignal(signo, signo === SIGINT ? "" : "Bye");',
     runs: [
       { events: ["SIGINT"], says: "Interrupt\n", ends: 0 },
-      { isPid1: true, events: ["SIGTERM"], says: "Bye: Terminated\n", ends: 0 },
+      { ...ends, isPid1: true, says: "Bye: Terminated\n" },
     ],
   },
   "a handler that asks whether a child was dead": {
-    changes: [
-      [
-        SIGREAP,
-        "function sigreap({ psignal, waitpid }: SignalSafe, signo: number): void {\n" +
-          '  if (waitpid(-1, NULL, WNOHANG) > 0) psignal(signo, "Reaped");\n  else psignal(signo, "Nobody");\n}\n',
-      ],
-    ],
+    sigreap: `function sigreap({ psignal, waitpid }: SignalSafe, signo: number): void {
+      if (waitpid(-1, NULL, WNOHANG) > 0) psignal(signo, "Reaped");
+      else psignal(signo, "Nobody");
+    }`,
     runs: [
       {
         isPid1: true,
@@ -183,72 +181,60 @@ const works: Record<string, Edit> = {
     ],
   },
   "a handler of SIGCHLD that prints a line": {
-    changes: [
-      [
-        SIGREAP,
-        `function sigreap({ waitpid, write }: SignalSafe): void {\n${REAP}  write(2, "Reaped\\n");\n}\n`,
-      ],
-    ],
+    sigreap: `function sigreap({ waitpid, write }: SignalSafe): void {\n${REAP}  write(2, "Reaped\\n");\n}`,
     runs: [
-      ...[prints, ends],
+      prints,
+      ends,
       { isPid1: true, events: ["orphan", "SIGTERM"], says: `Reaped\n${MESSAGE}`, ends: 0 },
     ],
   },
   "one handler for all signals": {
-    changes: [
-      [INT, INT.replace("sigdown", "sigany")],
-      [TERM, TERM.replace("sigdown", "sigany")],
-      [CHLD, CHLD.replace("sigreap", "sigany")],
-      before(
-        "function main",
-        "function sigany(words: SignalSafe, signo: number): void {\n  switch (signo) {\n    case SIGCHLD:\n" +
-          "      return sigreap(words);\n    default:\n      return sigdown(words, signo);\n  }\n}\n\n",
-      ),
-    ],
+    file: `function sigany(words: SignalSafe, signo: number): void {
+      switch (signo) {
+        case SIGCHLD:
+          return sigreap(words);
+        default:
+          return sigdown(words, signo);
+      }
+    }`,
+    changes: [INT, TERM, CHLD].map((line) => [line, line.replace(/sigdown|sigreap/, "sigany")] as const),
     runs: asEver,
   },
   "another handler for SIGCHLD, later": {
-    changes: [before(PAUSE, "  if (sigaction(SIGCHLD, { sa_handler: sigdown }, NULL) < 0) return 4;\n")],
-    runs: [ends, { isPid1: true, events: ["SIGCHLD"], says: downBy("Child exited"), ends: 0 }],
+    end: install("SIGCHLD", "sigdown"),
+    runs: [ends, { ...ends, isPid1: true, events: ["SIGCHLD"], says: downBy("Child exited") }],
   },
   "SIGCHLD is ignored": {
+    constants: "SIG_IGN",
+    sigreap: "",
     changes: [
-      [SIGREAP, ""],
-      ["SA_NOCLDSTOP, SIGCHLD, SIGINT, SIGTERM, WNOHANG", "SA_NOCLDSTOP, SIG_IGN, SIGCHLD, SIGINT, SIGTERM"],
+      ["SIGTERM, WNOHANG", "SIGTERM"],
       ["sa_handler: sigreap", "sa_handler: SIG_IGN"],
     ],
     runs: [
       { isPid1: true, catches: [2, 15], ignores: [17], events: ["orphan"] },
-      { isPid1: true, catches: [2, 15], events: ["orphan", "SIGTERM"], says: MESSAGE, ends: 0 },
+      { ...ends, isPid1: true, catches: [2, 15], events: ["orphan", "SIGTERM"] },
     ],
   },
   "SIGPWR, which Bun needs until it goes": {
-    changes: [before(PAUSE, "  if (sigaction(30, { sa_handler: sigdown }, NULL) < 0) return 4;\n")],
+    end: install(30, "sigdown"),
     runs: [{ catches: [2, 15, 17, 30], isPid1: true, events: [30], says: downBy("Power failure"), ends: 0 }],
   },
   "signals that there are not, that cannot be caught, and that glibc keeps": {
-    changes: [
-      constants("SIG_IGN"),
-      before(
-        PAUSE,
-        "  for (const signo of [-1, 0, 9, 19, 32, 33, 65])\n" +
-          "    if (sigaction(signo, { sa_handler: SIG_IGN }, NULL) < 0) fprintf(stderr, 'not ' + signo + '\\n');\n",
-      ),
-    ],
+    constants: "SIG_IGN",
+    end: `for (const signo of [-1, 0, 9, 19, 32, 33, 65])
+      if (sigaction(signo, { sa_handler: SIG_IGN }, NULL) < 0) fprintf(stderr, 'not ' + signo + '\\n');`,
     runs: [{ ...ends, says: `not -1\nnot 0\nnot 9\nnot 19\nnot 32\nnot 33\nnot 65\n${MESSAGE}` }],
   },
   "main that catches and cleans up": {
+    main: "try {",
     changes: [
-      after(MAIN, "  try {\n"),
-      [
-        "  return 42;\n",
-        "  return 42;\n  } catch {\n    return 9;\n  } finally {\n" + '    fprintf(stderr, "bye\\n");\n  }\n',
-      ],
+      ["return 42;\n", 'return 42;\n} catch {\n  return 9;\n} finally {\n  fprintf(stderr, "bye\\n");\n}\n'],
     ],
     runs: [{ ...prints, says: "bye\n" }, ends, reaps],
   },
   "a handler that is installed with an option only": {
-    changes: [[TERM, option("-t", `{\n  ${TERM}  }`)]],
+    changes: [[TERM, option("-t", `{ ${TERM} }`)]],
     runs: [
       { ...ends, args: ["-t"] },
       { catches: [2, 17], events: ["SIGTERM"], ends: "SIGTERM" },
@@ -256,11 +242,9 @@ const works: Record<string, Edit> = {
     ],
   },
   "a handler that does what an option says": {
-    changes: [
-      after(IMPORTED, "\nlet quiet = false;\n"),
-      after(MAIN, option("-q", "quiet = true;")),
-      [DOWN, `  if (!quiet)\n  ${DOWN}`],
-    ],
+    file: "let quiet = false;",
+    main: option("-q", "quiet = true;"),
+    down: `if (!quiet) ${DOWN}`,
     runs: [
       ...asEver,
       { ...ends, args: ["-Q"], says: "" },
@@ -268,48 +252,32 @@ const works: Record<string, Edit> = {
     ],
   },
   "25 messages in a row": {
-    changes: [
-      before(
-        PAUSE,
-        lines(25, (index) => `  fprintf(stderr, "message ${index}\\n");\n`),
-      ),
-    ],
+    end: lines(25, (index) => `fprintf(stderr, "message ${index}\\n");\n`),
     runs: [prints, { ...ends, says: lines(25, (index) => `message ${index}\n`) + MESSAGE }],
   },
   "6 optional messages": {
-    changes: [
-      before(
-        PAUSE,
-        lines(6, (index) => option(`-${index}`, `printf("option ${index}\\n");`)),
-      ),
-    ],
+    end: lines(6, (index) => option(`-${index}`, `printf("option ${index}\\n");`)),
     runs: [...asEver, { ...ends, args: ["-5", "-3", "-0"], prints: "option 0\noption 3\noption 5\n" }],
   },
   "handlers that cannot be installed are warned of": {
-    changes: [
-      [
-        INT,
-        INT.replace("return 1", 'fprintf(stderr, "no SIGINT\\n")') +
-          INT.replace("SIGINT", "9").replace("return 1", 'fprintf(stderr, "no SIGKILL\\n")'),
-      ],
-      [TERM, TERM.replace("return 2", 'fprintf(stderr, "no SIGTERM\\n")')],
-      [CHLD, CHLD.replace("return 3", 'fprintf(stderr, "no SIGCHLD\\n")')],
-    ],
-    runs: [prints, { ...ends, says: `no SIGKILL\n${MESSAGE}` }],
+    end: warns(install(9, "sigdown")),
+    changes: [INT, TERM, CHLD].map((line) => [line, warns(line)] as const),
+    runs: [prints, { ...ends, says: `no 9\n${MESSAGE}` }],
   },
   "handlers in a loop": {
     changes: [
       [INT, ""],
       [
         TERM,
-        "  for (const [index, signo] of [SIGINT, SIGTERM].entries())\n    if (sigaction(signo, { sa_handler: sigdown }, NULL) < 0) return index + 1;\n",
+        `for (const [index, signo] of [SIGINT, SIGTERM].entries())
+          if (sigaction(signo, { sa_handler: sigdown }, NULL) < 0) return index + 1;\n`,
       ],
     ],
     runs: asEver,
   },
   "handlers that are constants with a type, exported, or in an object": {
+    sigreap: `export const sigreap: (words: SignalSafe) => void = ({ waitpid }) => {\n${REAP}};`,
     changes: [
-      [SIGREAP, `export const sigreap: (words: SignalSafe) => void = ({ waitpid }) => {\n${REAP}};\n`],
       ["function sigdown(", "const handlers = {\n  sigdown("],
       ["not async-signal-safe\n}", "not async-signal-safe\n}};"],
       [INT, INT.replace("sigdown", "handlers.sigdown")],
@@ -318,82 +286,59 @@ const works: Record<string, Edit> = {
     runs: asEver,
   },
   "handlers that are called what the compiler calls its own": {
-    changes: [
-      after(
-        IMPORTED,
-        `\nconst names = {\n${["main", "text", "pause", "reap", "dumpable", "__restore_rt", "entry", "mask"]
-          .map(
-            (name) =>
-              `  ${name}({ psignal }: SignalSafe, signo: number) {\n    psignal(signo, "${name}");\n  },\n`,
-          )
-          .join("")}};\n`,
-      ),
-      before(
-        PAUSE,
-        "  for (const [index, sa_handler] of Object.values(names).entries())\n" +
-          `    if (sigaction([${OTHERS}][index] ?? 0, { sa_handler }, NULL) < 0) return 4;\n`,
-      ),
-    ],
+    file: `const names = {${["main", "text", "pause", "reap", "dumpable", "__restore_rt", "entry", "mask"]
+      .map((name) => `${name}({ psignal }: SignalSafe, signo: number) { psignal(signo, "${name}"); },`)
+      .join("\n")}};`,
+    end: `for (const [index, sa_handler] of Object.values(names).entries())
+      if (sigaction([${OTHERS}][index] ?? 0, { sa_handler }, NULL) < 0) return 4;`,
     runs: asEver.map((run) => ({ ...run, catches: [2, 15, 17, ...OTHERS] })),
   },
   "a handler in another file": {
-    changes: [
-      [SIGREAP, ""],
-      after(IMPORTED, 'import { sigreap } from "./reap.ts";\n'),
-      ["SIGTERM, WNOHANG }", "SIGTERM }"],
-    ],
+    sigreap: "",
+    file: 'import { sigreap } from "./reap.ts";',
+    changes: [["SIGTERM, WNOHANG }", "SIGTERM }"]],
     files: {
-      "reap.ts":
-        'import { NULL, WNOHANG } from "#ffi/constants.ts";\nimport type { SignalSafe } from "#ffi/libc.ts";\n\nexport ' +
-        SIGREAP,
+      "reap.ts": `import { NULL, WNOHANG } from "#ffi/constants.ts";
+import type { SignalSafe } from "#ffi/libc.ts";
+export ${SIGREAP}`,
     },
     runs: asEver,
   },
   "handlers that a function makes, or main": {
-    changes: [
-      before(
-        "function main",
-        "const saying = (text: string) => ({ stderr, write }: SignalSafe) => write(stderr, text);\n\n",
-      ),
-      before(
-        PAUSE,
-        '  const whoIs = getpid() === 1 ? "one\\n" : "another\\n";\n' +
-          '  if (sigaction(1, { sa_handler: saying("HUP\\n") }, NULL) < 0) return 4;\n' +
-          '  if (sigaction(3, { sa_handler: saying("QUIT\\n") }, NULL) < 0) return 5;\n' +
-          "  if (sigaction(10, { sa_handler: ({ stderr, write }) => write(stderr, whoIs) }, NULL) < 0) return 6;\n",
-      ),
-    ],
+    file: "const saying = (text: string) => ({ stderr, write }: SignalSafe) => write(stderr, text);",
+    end: `const whoIs = getpid() === 1 ? "one\\n" : "another\\n";
+      ${install(1, 'saying("HUP\\n")')}
+      ${install(3, 'saying("QUIT\\n")')}
+      ${install(10, "({ stderr, write }) => write(stderr, whoIs)")}`,
     runs: [true, false].map((isPid1) => ({
-      ...{ isPid1, catches: [1, 2, 3, 10, 15, 17], events: ["SIGHUP", "SIGUSR1", "SIGQUIT"] as const },
+      isPid1,
+      catches: [1, 2, 3, 10, 15, 17],
+      events: ["SIGHUP", "SIGUSR1", "SIGQUIT"],
       says: `HUP\n${isPid1 ? "one" : "another"}\nQUIT\n`,
     })),
   },
   "a loop with its condition below, another with a bound, and an answer in a variable": {
-    changes: [
-      [
-        SIGREAP,
-        "function sigreap({ psignal, waitpid }: SignalSafe, signo: number): void {\n" +
-          "  const isOne = waitpid(-1, NULL, WNOHANG) > 0;\n  do {} while (waitpid(-1, NULL, WNOHANG) > 0);\n" +
-          '  for (let left = 3; left > 0 && waitpid(-1, NULL, WNOHANG) > 0; left--);\n  if (isOne) psignal(signo, "At least one");\n}\n',
-      ],
-    ],
+    sigreap: `function sigreap({ psignal, waitpid }: SignalSafe, signo: number): void {
+      const isOne = waitpid(-1, NULL, WNOHANG) > 0;
+      do {} while (waitpid(-1, NULL, WNOHANG) > 0);
+      for (let left = 3; left > 0 && waitpid(-1, NULL, WNOHANG) > 0; left--);
+      if (isOne) psignal(signo, "At least one");
+    }`,
     runs: [
       prints,
       {
-        ...{ isPid1: true, events: ["orphan", "SIGCHLD", "orphan", "SIGTERM"] as const },
-        ...{ says: `${"At least one: Child exited\n".repeat(2)}${MESSAGE}`, ends: 0 },
+        isPid1: true,
+        events: ["orphan", "SIGCHLD", "orphan", "SIGTERM"],
+        says: `${"At least one: Child exited\n".repeat(2)}${MESSAGE}`,
+        ends: 0,
       },
     ],
   },
   "options in a list, without one, and both": {
-    changes: [
-      before(
-        PAUSE,
-        "  const has = (text: string) => argv.some((argument) => strcasecmp(argument, text) === 0);\n" +
-          '  for (const text of ["", "[x]{|}~^_`@"]) if (has(text)) printf("got " + text + "\\n");\n' +
-          '  if (!has("-q") && getpid() !== 1) printf("loud\\n");\n  if (has("-a") && has("-b")) printf("both\\n");\n',
-      ),
-    ],
+    end: `const has = (text: string) => argv.some((argument) => strcasecmp(argument, text) === 0);
+      for (const text of ["", "[x]{|}~^_\`@"]) if (has(text)) printf("got " + text + "\\n");
+      if (!has("-q") && getpid() !== 1) printf("loud\\n");
+      if (has("-a") && has("-b")) printf("both\\n");`,
     runs: [
       { ...ends, prints: "loud\n" },
       { ...ends, args: ["", "[X]{|}~^_`@"], prints: "got \ngot [x]{|}~^_`@\nloud\n" },
@@ -402,129 +347,111 @@ const works: Record<string, Edit> = {
     ],
   },
   "what the language has": {
-    changes: [
-      before(
-        "function main",
-        "class Greeting {\n  readonly #names: readonly string[];\n  constructor(...names: string[]) {\n    this.#names = names;\n  }\n" +
-          "  *[Symbol.iterator]() {\n    for (const name of this.#names.toSorted()) yield 'Hello ' + name + '\\n';\n  }\n" +
-          "  get length(): bigint {\n    return 2n ** BigInt(this.#names.length);\n  }\n}\n" +
-          "const faculty = (n: number): number => (n < 2 ? 1 : n * faculty(n - 1));\n\n",
-      ),
-      before(
-        PAUSE,
-        '  const greeting = new Greeting("you", "me");\n  for (const text of greeting) printf(text);\n' +
-          "  printf([greeting.length, faculty(5), JSON.stringify([...new Set([1, 1])])].join(' ') + '\\n');\n",
-      ),
-    ],
+    file: `class Greeting {
+        readonly #names: readonly string[];
+        constructor(...names: string[]) {
+          this.#names = names;
+        }
+        *[Symbol.iterator]() {
+          for (const name of this.#names.toSorted()) yield 'Hello ' + name + '\\n';
+        }
+        get length(): bigint {
+          return 2n ** BigInt(this.#names.length);
+        }
+      }
+      const faculty = (n: number): number => (n < 2 ? 1 : n * faculty(n - 1));`,
+    end: `const greeting = new Greeting("you", "me");
+      for (const text of greeting) printf(text);
+      printf([greeting.length, faculty(5), JSON.stringify([...new Set([1, 1])])].join(' ') + '\\n');`,
     runs: [{ ...ends, prints: "Hello me\nHello you\n4 120 [1]\n" }],
   },
 };
 
 /** What is refused: where, and what is said. */
-interface Refusal {
-  readonly changes: Changes;
-  readonly files?: Readonly<Record<string, string>>;
-  /** A text on the line that is named; "init.ts" if none is, or the place itself. */
-  readonly at: string;
+type Refusal = Edit & {
+  /** A text on the line that is named, or the place itself. Without it, it is the first text that is put in. */
+  readonly at?: string;
   readonly says: string;
-}
+};
 
-const NO_ANSWER = "and not only the answers to its calls";
 const NO_MEMORY = "a handler has no memory of its own";
+const CHANGED = `main installs sigdown, which later does something else: ${NO_MEMORY}`;
 const STATUS = "and an exit status is 0 to 255";
-/** A refusal of what stands at the begin of main. */
-const inMain = (text: string, says: string, ...changes: Changes): Refusal => ({
-  changes: [after(MAIN, `  ${text}\n`), ...changes],
-  at: text,
-  says: `main ${says}`,
+const PID = "main uses the answer of getpid as a number: for 2 it goes another way than for 4194303";
+const AGAIN = "main goes another way when it is run again";
+const INFLUENCED = `${AGAIN}: a handler, or what argv.some is given, changes what main does`;
+const NAMED = `${AGAIN}: it depends on names, or on not being in strict mode`;
+const ONE_CALL = "does not end: a loop can be of one call only";
+const ENDLESS = "does not end: it calls nothing any more";
+const PAUSED = "main goes on after pause(), which it has to call forever";
+const NOT_FOREVER = "makes a call more than 8 times, and not forever";
+const OFTEN = "sigreap goes another way when waitpid was called more often";
+const NO_SEARCH = "main gives argv.some what is not strcasecmp(argument, text) === 0";
+const E_ACUTE = 'what is no text of ASCII characters: "\xc3\xa9"';
+
+/** A refusal of what is not the program's own. */
+const uses = (what: string, edit: Edit): Refusal => ({
+  ...edit,
+  says: `${edit.main ? "main" : edit.down ? "sigdown" : "this file"} uses ${what}, and not only the answers to its calls`,
 });
-/** Of what stands before all functions. */
-const inFile = (text: string, at: string, says: string): Refusal => ({
-  changes: [after(IMPORTED, `\n${text}\n`)],
-  at,
-  says: `this file ${says}`,
-});
-/** Of what sigdown does besides. */
-const inDown = (text: string, says: string, ...changes: Changes): Refusal => ({
-  changes: [before(DOWN, `  ${text}\n`), ...changes],
-  at: text,
-  says: `sigdown ${says}`,
-});
-const counting = after(IMPORTED, "\nlet count = 0;\n");
 
 const refused: Record<string, Refusal> = {
-  // The issue's.
-  "the pid in a message": inMain(
-    "printf(String(getpid()));",
-    "uses the answer of getpid as a number: for 2 it goes another way than for 4194303",
-  ),
+  "the pid in a message": { main: "printf(String(getpid()));", says: PID },
+  "the pid, compared": { main: "return getpid() > 5 ? 1 : 0;", says: PID },
   "a count of reaped children": {
-    changes: [
-      counting,
-      [REAP, "  while (waitpid(-1, NULL, WNOHANG) > 0) count++;\n"],
-      [DOWN, "  psignal(signo, 'Reaped ' + count);\n"],
-    ],
+    file: "let count = 0;",
+    reap: "while (waitpid(-1, NULL, WNOHANG) > 0) count++;",
+    down: "psignal(signo, 'Reaped ' + count);",
     at: TERM,
-    says: `main installs sigdown, which later does something else: ${NO_MEMORY}`,
+    says: CHANGED,
   },
-  "a count of signals": inDown(
-    "psignal(signo, String(++count));",
-    `does something else when it is run again: ${NO_MEMORY}`,
-    counting,
-  ),
-  "the time": inMain("if (Date.now() % 2 === 0) return 5;", `uses Date, ${NO_ANSWER}`),
-  "the time, hidden": inMain(
-    "try { if (performance.now() > 1e9) return 5; } catch {}",
-    `uses performance, ${NO_ANSWER}`,
-  ),
-  "the time in a handler": inDown("psignal(signo, new Date().toISOString());", `uses Date, ${NO_ANSWER}`),
-  "an environment variable": inMain('if (process.env.QUIET === "1") return 5;', `uses process, ${NO_ANSWER}`),
-  "an environment variable that bundlers know": inMain(
-    'if (process.env.NODE_ENV === "production") return 5;',
-    `uses process.env.NODE_ENV, ${NO_ANSWER}`,
-  ),
-  "an environment variable in a handler": inDown(
-    "if (process.env.QUIET) _exit(0);",
-    `uses process, ${NO_ANSWER}`,
-  ),
-  "an environment variable in the module": inFile(
-    "const quiet = process.env.QUIET;",
-    "process.env",
-    `uses process, ${NO_ANSWER}`,
-  ),
-  "a main that loops without a call": {
-    ...inMain(
-      "for (let index = 0; index >= 0; index = (index + 1) % 5);",
-      "does not end: it calls nothing any more",
-    ),
-    at: "init.ts",
-  },
-  "a main that throws": inMain('throw new RangeError("out\\nof range");', "throws RangeError: out of range"),
-  "a main that returns 300": { ...inMain("return 300;", `returns 300, ${STATUS}`), at: "start(main);" },
-  "a main that returns 300 after a message": {
-    changes: [["    return 0;\n", "    return 300;\n"]],
-    at: "printf(`init.ts",
-    says: `main returns 300 after this, ${STATUS}`,
+  "a count of signals": {
+    down: "psignal(signo, String(++count));",
+    file: "let count = 0;",
+    says: `sigdown does something else when it is run again: ${NO_MEMORY}`,
   },
   "a handler that an option changes after it is installed": {
-    changes: [
-      after(IMPORTED, "\nlet quiet = false;\n"),
-      [DOWN, `  if (!quiet)\n  ${DOWN}`],
-      before(PAUSE, option("-q", "quiet = true;")),
-    ],
+    file: "let quiet = false;",
+    down: `if (!quiet) ${DOWN}`,
+    end: option("-q", "quiet = true;"),
     at: TERM,
-    says: `main installs sigdown, which later does something else: ${NO_MEMORY}`,
+    says: CHANGED,
   },
-  "console.error": inMain('console.error("started");', `uses console, ${NO_ANSWER}`),
-  "process.pid in a handler": inDown("psignal(signo, String(process.pid));", `uses process, ${NO_ANSWER}`),
-  "the time in the module": inFile("const started = Date.now();", "Date.now", `uses Date, ${NO_ANSWER}`),
-  "node:process": inFile(
-    'import process from "node:process";\nexport const id = process.pid;',
-    "node:process",
-    "imports node:process, and a program has only its words",
-  ),
+  // What is not the world's own.
+  "the time": uses("Date", { main: "if (Date.now() % 2 === 0) return 5;" }),
+  "the time, hidden": uses("performance", {
+    main: "try { if (performance.now() > 1e9) return 5; } catch {}",
+  }),
+  "the time in a handler": uses("Date", { down: "psignal(signo, new Date().toISOString());" }),
+  "the time in the module": uses("Date", { file: "const started = Date.now();" }),
+  "the time, formatted": uses("Intl", { main: "printf(new Intl.DateTimeFormat().format());" }),
+  "an environment variable": uses("process", { main: 'if (process.env.QUIET === "1") return 5;' }),
+  "an environment variable that bundlers know": uses("process.env.NODE_ENV", {
+    main: 'if (process.env.NODE_ENV === "production") return 5;',
+  }),
+  "an environment variable of Bun's": uses("Bun", { main: "if (Bun.env.HOME === undefined) return 5;" }),
+  "an environment variable of the module's": uses("import.meta", {
+    main: "if (import.meta.env.HOME === undefined) return 5;",
+  }),
+  "an environment variable in a handler": uses("process", { down: "if (process.env.QUIET) _exit(0);" }),
+  "an environment variable in the module": uses("process", { file: "const quiet = process.env.QUIET;" }),
+  "whether there is a process": {
+    ...uses("process", { main: 'if (typeof process === "object") return 5;' }),
+    at: "function main", // JavaScriptCore has no line for it
+  },
+  "console.error": uses("console", { main: 'console.error("started");' }),
+  "process.pid in a handler": uses("process", { down: "psignal(signo, String(process.pid));" }),
+  "node:process": {
+    file: 'import process from "node:process";\nexport const id = process.pid;',
+    says: "this file imports node:process, and a program has only its words",
+  },
+  "node:fs, of which nothing is used": {
+    file: 'import "node:fs";',
+    says: "this file imports node:fs, and a program has only its words",
+  },
   "node:fs in another file": {
-    changes: [after(IMPORTED, 'import { host } from "./host.ts";\n'), after(MAIN, "  printf(host());\n")],
+    file: 'import { host } from "./host.ts";',
+    main: "printf(host());",
     files: {
       "host.ts":
         '\nimport { readFileSync } from "node:fs";\nexport const host = () => readFileSync("/etc/hostname", "utf8");\n',
@@ -532,55 +459,100 @@ const refused: Record<string, Refusal> = {
     at: "host.ts:2",
     says: "this file imports node:fs, and a program has only its words",
   },
-  "Bun in a helper": inFile(
-    "const isX64 = () => Bun.nanoseconds() > 5;\nexport const x64 = isX64();",
-    "Bun.nanoseconds",
-    `uses Bun, ${NO_ANSWER}`,
-  ),
-  "require in a helper": inFile(
-    'const hostname = () => require("node:os").hostname();\nexport const host = hostname();',
-    "node:os",
-    `uses require, ${NO_ANSWER}`,
-  ),
-  __filename: inMain("printf(__filename);", `uses __filename, ${NO_ANSWER}`),
-  "import.meta": inMain("printf(import.meta.url);", `uses import.meta, ${NO_ANSWER}`),
+  "Bun in a helper": uses("Bun", {
+    file: "const isX64 = () => Bun.nanoseconds() > 5;\nexport const x64 = isX64();",
+  }),
+  "require in a helper": uses("require", {
+    file: 'const hostname = () => require("node:os").hostname();\nexport const host = hostname();',
+  }),
+  __filename: uses("__filename", { main: "printf(__filename);" }),
+  "import.meta": uses("import.meta", { main: "printf(import.meta.url);" }),
+  "the global object": uses("globalThis", { main: "printf(typeof globalThis);" }),
+  eval: uses("eval", { main: "eval('1');" }),
+  "a function of a text": {
+    main: '(() => {}).constructor("return 1")();',
+    says: "main throws EvalError: Code generation from strings disallowed for this context",
+  },
+  "a function of a text, by a word": {
+    main: 'printf.constructor("return process.pid")();',
+    says: "main uses printf.constructor, which is no word of main",
+  },
+  chance: {
+    main: "if (Math.random() < 0.5) return 5;",
+    says: "main throws TypeError: Math.random is not a function. (In 'Math.random()', 'Math.random' is undefined)",
+  },
+  "a word that there is not": {
+    main: 'if ("reboot" in (arguments[0] as object)) return 5;',
+    says: "main uses reboot, which is no word of main",
+  },
+  "a function that there is not": uses("reboot", { main: "reboot();" }),
+  // How main ends.
+  "a main that loops without a call": {
+    main: "for (let index = 0; index >= 0; index = (index + 1) % 5);",
+    at: "init.ts",
+    says: `main ${ENDLESS}`,
+  },
+  "a main that calls for ever": { main: "for (;;) getpid();", says: `main ${ONE_CALL}` },
+  "a main that pauses for a while": {
+    main: "for (let index = 0; index < 500; index++) pause();",
+    says: PAUSED,
+  },
+  "a main that pauses, and goes on": { main: "pause();\ngetpid();", says: PAUSED },
+  "a main that throws": {
+    main: 'throw new RangeError("out\\nof range");',
+    says: "main throws RangeError: out of range",
+  },
+  "a throw of what is no error": {
+    main: "throw Object.create(null);",
+    at: "init.ts",
+    says: "main throws an object",
+  },
+  "a main that returns 300": { main: "return 300;", at: "start(main);", says: `main returns 300, ${STATUS}` },
+  "a main that returns 300 after a message": {
+    changes: [["return 0;\n", "return 300;\n"]],
+    at: "printf(`init.ts",
+    says: `main returns 300 after this, ${STATUS}`,
+  },
+  "a main that returns nothing": {
+    main: 'return printf("x") as never;',
+    says: `main returns undefined after this, ${STATUS}`,
+  },
+  "an async main": {
+    changes: [["function main", "async function main"]],
+    at: PAUSE,
+    says: `main returns [object Promise] after this, ${STATUS}`,
+  },
   "10 optional messages": {
-    changes: [
-      before(
-        PAUSE,
-        lines(10, (index) => option(`-${index}`, `printf("option ${index}\\n");`)),
-      ),
-    ],
+    end: lines(10, (index) => option(`-${index}`, `printf("option ${index}\\n");`)),
     at: "init.ts",
     says: "main has too many paths: up to 32768 by its answers, and 1024 can be followed",
   },
   // Handlers.
   "a handler that prints with main's word": {
-    changes: [before(PAUSE, '  sigaction(1, { sa_handler: () => fprintf(stderr, "HUP\\n") }, NULL);\n')],
-    at: "HUP",
+    end: 'sigaction(1, { sa_handler: () => fprintf(stderr, "HUP\\n") }, NULL);',
     says: "sa_handler calls a word of main here, and none is async-signal-safe",
   },
-  "a handler that pauses": inDown(
-    "(arguments[0] as Libc).pause();",
-    "uses pause, which is not async-signal-safe here",
-  ),
+  "a handler that pauses": {
+    down: "(arguments[0] as Libc).pause();",
+    says: "sigdown uses pause, which is not async-signal-safe here",
+  },
+  "a handler on another stack": {
+    changes: [["sa_flags: SA_NOCLDSTOP", "sa_flags: 0x08000000"]],
+    at: "0x08000000",
+    says: "main gives sigaction SA_ONSTACK, and there is no other stack",
+  },
   "a handler that changes what main does": {
-    changes: [
-      after(IMPORTED, "\nlet down = false;\n"),
-      before(DOWN, "  down = true;\n"),
-      before(PAUSE, '  if (down) printf("down\\n");\n'),
-    ],
-    at: 'printf("down',
-    says: "main goes another way when it is run again: a handler, or what argv.some is given, changes what main does",
+    end: 'if (down) printf("down\\n");',
+    file: "let down = false;",
+    down: "down = true;",
+    says: INFLUENCED,
   },
   "a handler that waits for main": {
-    changes: [
-      after(IMPORTED, "\nlet ready = true;\n"),
-      before(DOWN, "  while (!ready);\n"),
-      before(PAUSE, "  ready = false;\n"),
-    ],
+    file: "let ready = true;",
+    down: "while (!ready);",
+    end: "ready = false;",
     at: "init.ts",
-    says: "sigdown does not end: it calls nothing any more",
+    says: `sigdown ${ENDLESS}`,
   },
   "an async handler": {
     changes: [
@@ -590,167 +562,139 @@ const refused: Record<string, Refusal> = {
     at: INT,
     says: "sigdown returns an object: a handler is no async function, and no generator",
   },
-  "a handler that throws": inDown('if (signo === SIGTERM) throw new Error("no");', "throws Error: no"),
-  "a handler that exits with 256": inDown("_exit(256);", "gives _exit 256, and an exit status is 0 to 255"),
+  "a handler that throws": {
+    down: 'if (signo === SIGTERM) throw new Error("no");',
+    says: "sigdown throws Error: no",
+  },
+  "a handler that exits with 256": {
+    down: "_exit(256);",
+    says: "sigdown gives _exit 256, and an exit status is 0 to 255",
+  },
   "a signal without a name": {
-    changes: [before(PAUSE, "  if (sigaction(64, { sa_handler: sigdown }, NULL) < 0) return 4;\n")],
+    end: install(64, "sigdown"),
     at: DOWN,
     says: "sigdown gives psignal 64, a signal without a name",
   },
   "a message for each child": {
-    changes: [
-      [
-        SIGREAP,
-        "function sigreap({ psignal, waitpid }: SignalSafe, signo: number): void {\n" +
-          '  while (waitpid(-1, NULL, WNOHANG) > 0) psignal(signo, "Reaped");\n}\n',
-      ],
-    ],
+    sigreap: `function sigreap({ psignal, waitpid }: SignalSafe, signo: number): void {
+      while (waitpid(-1, NULL, WNOHANG) > 0) psignal(signo, "Reaped");
+    }`,
     at: "while (waitpid",
-    says: "sigreap does not end: a loop can be of one call only",
+    says: `sigreap ${ONE_CALL}`,
   },
   "a loop until there is an error": {
-    changes: [[REAP, REAP.replace("> 0", "!== -1")]],
-    at: "while (waitpid",
+    reap: REAP.replace("> 0", "!== -1"),
     says: "sigreap uses the answer of waitpid as a number: for 0 it goes another way than for -1",
   },
   "a message if there were many": {
-    changes: [
-      [
-        SIGREAP,
-        "function sigreap({ waitpid, write }: SignalSafe): void {\n  let count = 0;\n" +
-          '  while (waitpid(-1, NULL, WNOHANG) > 0) count++;\n  if (count > 1000) write(2, "many\\n");\n}\n',
-      ],
-    ],
+    sigreap: `function sigreap({ waitpid, write }: SignalSafe): void {
+      let count = 0;
+      while (waitpid(-1, NULL, WNOHANG) > 0) count++;
+      if (count > 1000) write(2, "many\\n");
+    }`,
     at: "while (waitpid",
-    says: "sigreap goes another way when waitpid was called more often",
+    says: OFTEN,
   },
   "at most 10,000 children": {
-    changes: [[REAP, "  for (let i = 0; i < 10_000 && waitpid(-1, NULL, WNOHANG) > 0; i++);\n"]],
-    at: "waitpid(-1",
-    says: "sigreap goes another way when waitpid was called more often",
+    reap: "for (let i = 0; i < 10_000 && waitpid(-1, NULL, WNOHANG) > 0; i++);",
+    says: OFTEN,
   },
   "at most 100 children": {
-    changes: [[REAP, "  for (let i = 0; i < 100 && waitpid(-1, NULL, WNOHANG) > 0; i++);\n"]],
-    at: "waitpid(-1",
-    says: "sigreap makes a call more than 8 times, and not forever",
+    reap: "for (let i = 0; i < 100 && waitpid(-1, NULL, WNOHANG) > 0; i++);",
+    says: `sigreap ${NOT_FOREVER}`,
   },
-  "10 times the same message": inDown(
-    'for (let i = 0; i < 10; i++) psignal(signo, "Down");',
-    "makes a call more than 8 times, and not forever",
-  ),
-  "10 asked at once": {
-    changes: [[REAP, lines(5, () => "  waitpid(-1, NULL, WNOHANG);\n")]],
+  "10 times the same message": {
+    down: 'for (let i = 0; i < 10; i++) psignal(signo, "Down");',
+    says: `sigdown ${NOT_FOREVER}`,
+  },
+  "5 asked at once": {
+    reap: lines(5, () => "waitpid(-1, NULL, WNOHANG);\n"),
     at: CHLD,
     says: "sigreap has too many paths: up to 32 by its answers, and 16 can be followed",
   },
   // Arguments.
   "which of two options it was": {
-    changes: [
-      after(
-        MAIN,
-        '  let which = "none";\n  argv.some((argument) => {\n    for (const text of ["-a", "-b"])\n' +
-          "      if (strcasecmp(argument, text) === 0) {\n        which = text;\n        return true;\n      }\n    return false;\n  });\n" +
-          "  printf('which: ' + which);\n",
-      ),
-    ],
+    main: `let which = "none";
+      argv.some((argument) => {
+        for (const text of ["-a", "-b"])
+          if (strcasecmp(argument, text) === 0) {
+            which = text;
+            return true;
+          }
+        return false;
+      });
+      printf('which: ' + which);`,
     at: "which: ",
-    says: "main goes another way when it is run again: a handler, or what argv.some is given, changes what main does",
+    says: INFLUENCED,
   },
   "whether there is any argument": {
-    changes: [
-      after(
-        MAIN,
-        '  let any = false;\n  argv.some((argument) => {\n    any = true;\n    return strcasecmp(argument, "-a") === 0;\n  });\n' +
-          '  if (!any) printf("no argument\\n");\n',
-      ),
-    ],
+    main: `let any = false;
+      argv.some((argument) => {
+        any = true;
+        return strcasecmp(argument, "-a") === 0;
+      });
+      if (!any) printf("no argument\\n");`,
     // Its next call: the one that it does not make for no argument is in the other run.
     at: 'strcasecmp(argument, "-v")',
-    says: "main goes another way when it is run again: a handler, or what argv.some is given, changes what main does",
+    says: INFLUENCED,
   },
-  ...Object.fromEntries(
-    [
-      ["any argument but one", 'argv.some((argument) => strcasecmp(argument, "-a") !== 0);'],
-      ["any argument at all", "argv.some(() => true);"],
-      [
-        "a range of arguments",
-        'argv.some((a) => ["-b", "-d"].some((b) => strcasecmp(a, b) === 0) || (strcasecmp(a, "-b") > 0 && strcasecmp(a, "-d") < 0));',
-      ],
-    ].map(([name = "", text = ""]) => [
-      name,
-      inMain(text, "gives argv.some what is not strcasecmp(argument, text) === 0"),
-    ]),
-  ),
-  "a message for each argument": inMain(
-    'argv.some((argument) => { printf("x"); return strcasecmp(argument, "-a") === 0; });',
-    "calls write for each argument",
-  ),
+  "any argument but one": {
+    main: 'argv.some((argument) => strcasecmp(argument, "-a") !== 0);',
+    says: NO_SEARCH,
+  },
+  "any argument at all": { main: "argv.some(() => true);", says: NO_SEARCH },
+  "a range of arguments": {
+    main: 'argv.some((a) => ["-b", "-d"].some((b) => strcasecmp(a, b) === 0) || (strcasecmp(a, "-b") > 0 && strcasecmp(a, "-d") < 0));',
+    says: NO_SEARCH,
+  },
+  "a message for each argument": {
+    main: 'argv.some((argument) => { printf("x"); return strcasecmp(argument, "-a") === 0; });',
+    says: "main calls write for each argument",
+  },
   "an argument for later": {
-    changes: [
-      after(
-        MAIN,
-        '  const all: Parameters<typeof strcasecmp>[0][] = [];\n  argv.some((argument) => all.push(argument) < 0 || strcasecmp(argument, "-a") === 0);\n' +
-          '  if (all.some((argument) => strcasecmp(argument, "-b") === 0)) return 5;\n',
-      ),
-    ],
+    main: `const all: Parameters<typeof strcasecmp>[0][] = [];
+      argv.some((argument) => all.push(argument) < 0 || strcasecmp(argument, "-a") === 0);
+      if (all.some((argument) => strcasecmp(argument, "-b") === 0)) return 5;`,
     at: "all.some",
     says: "main gives strcasecmp what is not the argument that argv.some looks at",
   },
-  "the number of arguments": inMain(
-    "if ((argv as unknown as string[]).length > 0) return 5;",
-    "uses argv.length, which is no word of main",
-  ),
-  // Texts.
-  "a text that is not ASCII": inMain(
-    'printf("\u00e9");',
-    'gives write what is no text of ASCII characters: "\xc3\xa9"',
-  ),
-  "a text that is not ASCII, and main notices": inMain(
-    'try { printf("\u00e9"); } catch { printf("e"); }',
-    'gives write what is no text of ASCII characters: "\xc3\xa9"',
-  ),
-  "an option that is not ASCII": inMain(
-    option("-\u00e9", "return 5;").trim(),
-    'gives strcasecmp what is no text of ASCII characters: "-\xc3\xa9"',
-  ),
-  "a text that fits nowhere": inMain(
-    'printf("x".repeat(2 ** 28));',
-    "gives write a text of 268435456 characters",
-  ),
-  // What the two builds do not have in common.
-  "its own name": inMain(
-    "printf(main.name);",
-    "goes another way when it is run again: it depends on names, or on not being in strict mode",
-  ),
-  "where an error was made": inMain(
-    "printf(String((new Error() as unknown as { line: number }).line));",
-    "goes another way when it is run again: it depends on names, or on not being in strict mode",
-  ),
-  "the global object": inMain("printf(typeof globalThis);", `uses globalThis, ${NO_ANSWER}`),
-  chance: inMain(
-    "if (Math.random() < 0.5) return 5;",
-    "throws TypeError: Math.random is not a function. (In 'Math.random()', 'Math.random' is undefined)",
-  ),
-  "a word that there is not": inMain(
-    'if ("reboot" in (arguments[0] as object)) return 5;',
-    "uses reboot, which is no word of main",
-  ),
-  "a function of a text": inMain(
-    'printf.constructor("return process.pid")();',
-    "uses printf.constructor, which is no word of main",
-  ),
-  "an async main": {
-    changes: [["function main", "async function main"]],
-    at: PAUSE,
-    says: "main returns [object Promise] after this, and an exit status is 0 to 255",
+  "the number of arguments": {
+    main: "if ((argv as unknown as string[]).length > 0) return 5;",
+    says: "main uses argv.length, which is no word of main",
   },
+  // Texts.
+  "a text that is not ASCII": { main: 'printf("\u00e9");', says: `main gives write ${E_ACUTE}` },
+  "a text that is not ASCII, and main notices": {
+    main: 'try { printf("\u00e9"); } catch { printf("e"); }',
+    says: `main gives write ${E_ACUTE}`,
+  },
+  "an option that is not ASCII": {
+    main: option("-\u00e9", "return 5;"),
+    says: `main gives strcasecmp ${E_ACUTE.replace('"', '"-')}`,
+  },
+  "a text that fits nowhere": {
+    main: 'printf("x".repeat(2 ** 28));',
+    says: "main gives write a text of 268435456 characters",
+  },
+  "a text that fits into no executable": {
+    main: 'printf("x".repeat(9000));',
+    at: "init.ts",
+    says: "amd64: the routines fill more than their memory",
+  },
+  // What the two builds do not have in common.
+  "its own name": { main: "printf(main.name);", says: NAMED },
+  "where an error was made": {
+    main: "printf(String((new Error() as unknown as { line: number }).line));",
+    says: NAMED,
+  },
+  // What is no program.
   "an image": {
-    changes: [after(IMPORTED, 'import image from "./image.png";\n'), after(MAIN, "  printf(image);\n")],
+    file: 'import image from "./image.png";',
+    main: "printf(image);",
     files: { "image.png": "PNG" },
     at: "init.ts",
     says: "this file imports one that is neither a program nor a text",
   },
-  // What is no program.
   "no main": {
     changes: [["start(main);", "start(undefined as never);"]],
     at: "start(",
@@ -772,13 +716,8 @@ const refused: Record<string, Refusal> = {
     says: 'Expected ")" but found ";"',
   },
   "a file that is not there": {
-    changes: [after(IMPORTED, 'import { no } from "./no.ts";\nexport const yes = no;\n')],
-    at: "./no.ts",
+    file: 'import { no } from "./no.ts";\nexport const yes = no;',
     says: 'Could not resolve: "./no.ts"',
-  },
-  "a throw of what is no error": {
-    ...inMain("throw Object.create(null);", "throws an object"),
-    at: "init.ts",
   },
 };
 
@@ -791,14 +730,13 @@ function placeOf(source: string, at: string): string {
 describe("an edit that works", () => {
   afterAll(() => rmSync(join(dist, "edits"), { recursive: true, force: true }));
 
-  for (const [name, { changes, files, runs }] of Object.entries(works))
+  for (const [name, { runs, files, ...edit }] of Object.entries(works))
     test(name, async () => {
-      using folder = folderOf({ "init.ts": edited("init.ts", changes), ...files });
+      using folder = folderOf({ "init.ts": initTs(edit), ...files });
       expect(build(folder.path, "build:freestanding")).toEqual({ exitCode: 0 });
       expect(build(folder.path, "build:hosted")).toEqual({ exitCode: 0 });
-      expect(output([process.execPath, "check", "--no-script"], { cwd: folder.path })).toMatchObject({
-        stdout: "",
-      });
+      const check = output([process.execPath, "check", "--no-script"], { cwd: folder.path });
+      expect(check).toMatchObject({ stdout: "" });
       for (const run of runs) {
         const found = await Promise.all(
           programsOf(folder.path).map(async (program) => [program.name, await outcome(program, run)]),
@@ -810,16 +748,12 @@ describe("an edit that works", () => {
 });
 
 describe("an edit that is refused", () => {
-  for (const [name, { changes, files, at, says }] of Object.entries(refused))
+  for (const [name, { says, at, files, ...edit }] of Object.entries(refused))
     test(name, () => {
-      const source = edited("init.ts", changes);
+      const source = initTs(edit);
       using folder = folderOf({ "init.ts": source, ...files });
-      const line = {
-        stdout: "",
-        stderr: `Error: ${placeOf(source, at)}: ${says}\n`,
-        exitCode: 1,
-        signalCode: null,
-      };
+      const place = placeOf(source, at ?? String(Object.values(edit)[0]));
+      const line = ended({ stderr: `Error: ${place}: ${says}\n`, exitCode: 1 });
       expect(build(folder.path, "build:freestanding")).toEqual(line);
       expect(build(folder.path, "build:hosted")).toEqual(line);
       expect(existsSync(join(folder.path, "dist"))).toBe(false);

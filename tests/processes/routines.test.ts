@@ -16,14 +16,18 @@ import {
   type Words,
 } from "../../ffi/assembler/routine.ts";
 import { x86_64 } from "../../ffi/assembler/x86_64.ts";
-import { type Architecture, architectures } from "../helpers/architectures.ts";
+import { type Architecture, architectures, emulated } from "../helpers/architectures.ts";
 import { cases, Dice } from "../helpers/dice.ts";
 import { needing } from "../helpers/expect.ts";
-import { compile, dist } from "../helpers/programs.ts";
+import { compile, dist, architecture as own } from "../helpers/programs.ts";
 
 const PAGE = 4096;
 const hex = (value: number | bigint, digits = 0) =>
   BigInt.asUintN(64, BigInt(value)).toString(16).padStart(digits, "0");
+
+/** Runs a command to its end. What goes astray may have none. */
+const run = (command: string[], stdin: Uint8Array) =>
+  Bun.spawnSync(command, { stdin, timeout: 20_000, maxBuffer: 2 ** 20 });
 
 function someInteger(dice: Dice): number {
   const magnitude = dice.pick([
@@ -58,8 +62,10 @@ const NUMBERS: Record<string, readonly number[]> = {
   s390x: [158, 110, 60, 4, 248],
 };
 
-/** An architecture's own names for what runs natively. */
-const NATIVE: Record<string, string> = { x64: "amd64", arm64: "arm64" };
+const callOf = ({ name }: Architecture, which: Name, ...values: Value[]): Step => ({
+  systemCall: NUMBERS[name]?.[NAMES.indexOf(which)] ?? Number.NaN,
+  values,
+});
 
 /** What is looked for among the arguments: letters, and what is beside them. */
 const WANTED = ["v", "-v", "-V", "-\x01ab", "", "@[`{", "azAZ", "x".repeat(127)] as const;
@@ -70,16 +76,16 @@ const someWanted = (dice: Dice): string =>
 /** The same argument, or nearly: in other letters, with a bit flipped, or with one character more or less. */
 function nearly(dice: Dice, text: string): string {
   const at = dice.int(0, text.length);
-  const without = text.slice(0, at) + text.slice(at + 1);
-  const flipped = (bits: number) =>
-    text.slice(0, at) + String.fromCharCode(text.charCodeAt(at) ^ bits) + text.slice(at + 1);
+  const [before, behind] = [text.slice(0, at), text.slice(at + 1)];
+  const flipped = (bits: number) => String.fromCharCode(text.charCodeAt(at) ^ bits);
   const result = dice.pick([
     () => text,
     () => text.toUpperCase(),
     () => text.toLowerCase(),
-    () => (at < text.length ? flipped(dice.pick([0x20, 0x20, 0x80, 0xa0, 0x40, 0x01])) : text),
-    () => text.slice(0, at) + dice.text(1, 1, 1) + text.slice(at),
-    () => without,
+    () =>
+      at < text.length ? before + flipped(dice.pick([0x20, 0x20, 0x80, 0xa0, 0x40, 0x01])) + behind : text,
+    () => before + dice.text(1, 1, 1) + text.slice(at),
+    () => before + behind,
   ])();
   return result.replaceAll("\0", "");
 }
@@ -101,15 +107,13 @@ type Texts = Readonly<Record<string, Uint8Array>>;
 /** Steps in random order. Most of their jumps are to where they have not been yet. */
 function someSteps(
   dice: Dice,
-  { name, bits }: Architecture,
+  architecture: Architecture,
   part: "handler" | "main",
   texts: Texts,
   wanted: readonly string[],
 ): Step[] {
-  const call = (which: Name, ...values: Value[]): Step => ({
-    systemCall: NUMBERS[name]?.[NAMES.indexOf(which)] ?? Number.NaN,
-    values,
-  });
+  const { bits } = architecture;
+  const call = (which: Name, ...values: Value[]) => callOf(architecture, which, ...values);
   const count = dice.int(1, 8);
   const somewhere = () => `${part}.${dice.int(0, count)}`;
   const integer = () => {
@@ -120,12 +124,9 @@ function someSteps(
   const word = (): number | Address =>
     dice.chance(0.2) ? { label: dice.pick(["handler", "main", ...Object.keys(texts)]) } : integer();
   const words = (): Words => ({ words: dice.list(1, 5, word) });
+  const values = () => dice.list(0, 6, () => (dice.chance(0.2) ? words() : word()));
   const kinds: (() => Step)[] = [
-    () =>
-      call(
-        dice.pick(["sched_yield", "lookup_dcookie"]),
-        ...dice.list(0, 6, () => (dice.chance(0.2) ? words() : word())),
-      ),
+    () => call(dice.pick(["sched_yield", "lookup_dcookie"]), ...values()),
     () => call("umask", dice.pick(SMALL)),
     () => {
       const [label, text] = dice.pick(Object.entries(texts));
@@ -138,10 +139,8 @@ function someSteps(
     () => ({ jump: somewhere() }),
     () => ({ jump: somewhere(), when: dice.pick<Condition>(["positive", "negative", ...SMALL]) }),
   ];
-  if (part === "main") {
-    const look = (): Step => ({ jump: somewhere(), whenArgument: dice.pick(wanted) });
-    kinds.push(look, look);
-  }
+  const look = (): Step => ({ jump: somewhere(), whenArgument: dice.pick(wanted) });
+  if (part === "main") kinds.push(look, look);
   const steps: Step[] = [call("sched_yield")]; // so that the first jump has a result to depend on
   for (let index = 0; index < count; index++) steps.push({ label: `${part}.${index}` }, dice.pick(kinds)());
   const last: Step = part === "main" ? call("exit_group", dice.int(0, 255)) : { return: true };
@@ -151,7 +150,7 @@ function someSteps(
 interface Made {
   readonly name: Name;
   readonly values: readonly Value[];
-  readonly result: number;
+  readonly result?: number;
 }
 
 /** The system calls that steps make, or undefined if there may be no end of them. */
@@ -171,7 +170,7 @@ function follow(
       const name = NAMES[NUMBERS[architecture]?.indexOf(step.systemCall) ?? -1];
       if (name === undefined) throw new Error(`${step.systemCall}`);
       const { values } = step;
-      if (name === "exit_group") return [...made, { name, values, result: 0 }];
+      if (name === "exit_group") return [...made, { name, values }];
       const mask = [...before, ...made].findLast((call) => call.name === "umask")?.values[0] ?? 0;
       result = Number({ sched_yield: 0, lookup_dcookie: -ENOSYS, umask: mask, write: values[2] }[name]);
       made.push({ name, values, result });
@@ -187,18 +186,22 @@ function follow(
   return undefined;
 }
 
+type Labels = Readonly<Record<string, number>>;
+
+const integerOf = (value: number | Address, labels: Labels): bigint =>
+  BigInt(typeof value === "number" ? value : (labels[value.label] ?? Number.NaN));
+
 /** The bytes of machine words. */
 function bytesOf(
-  words: Words["words"],
-  labels: Readonly<Record<string, number>>,
-  architecture: Architecture,
-) {
-  const { bits, bigEndian = false } = architecture;
+  { words }: Words,
+  { bits, bigEndian = false }: Pick<Architecture, "bits" | "bigEndian">,
+  labels: Labels = {},
+): Uint8Array {
   const bytes = new DataView(new ArrayBuffer((words.length * bits) / 8));
   for (const [index, word] of words.entries()) {
-    const value = BigInt(typeof word === "number" ? word : (labels[word.label] ?? Number.NaN));
-    if (bits === 64) bytes.setBigUint64(index * 8, BigInt.asUintN(64, value), !bigEndian);
-    else bytes.setUint32(index * 4, Number(BigInt.asUintN(32, value)), !bigEndian);
+    const value = BigInt.asUintN(bits, integerOf(word, labels));
+    if (bits === 64) bytes.setBigUint64(index * 8, value, !bigEndian);
+    else bytes.setUint32(index * 4, Number(value), !bigEndian);
   }
   return new Uint8Array(bytes.buffer);
 }
@@ -210,44 +213,35 @@ const listedValues = (made: Made | undefined): readonly Value[] =>
 /** The system calls in what qemu lists, each with the arguments that its steps name, and the stack pointers before. */
 function listed(stderr: string, expected: readonly Made[], { bits, stack }: Architecture) {
   const stackPointers: bigint[] = [];
-  const lines = [
-    ...stderr.matchAll(/^\d+ (sched_yield|lookup_dcookie|umask|write|exit_group)\((.*?)\)(.*)$/gm),
-  ];
+  const line = new RegExp(`^\\d+ (${NAMES.join("|")})\\((.*?)\\)(?: = (\\S+))?`, "gm");
   // The first is the runner's own umask.
-  const calls = lines.slice(1).map(([, name = "", args = "", end = ""], index) => {
+  const [, ...lines] = stderr.replaceAll("-1 errno=", "-").matchAll(line);
+  const calls = lines.map(([, name, args = "", result = ""], index) => {
+    const shown = args.split(",");
     let onStack = 0;
-    const values = args.split(",").map((argument, at) => {
-      const negative = argument.startsWith("-");
-      const digits = argument.replace("-", "").replace(/^0(?=[0-7])/, "0o");
-      const value = BigInt.asUintN(bits, negative ? -BigInt(digits) : BigInt(digits));
-      const wanted = listedValues(expected[index])[at];
-      if (wanted === undefined) return "";
+    const values = listedValues(expected[index]).map((wanted, at) => {
+      const [, sign, digits = ""] = /^(-?)(.*)$/.exec(shown[at] ?? "none") ?? [];
+      const magnitude = BigInt(digits.replace(/^0(?=[0-7])/, "0o"));
+      const value = BigInt.asUintN(bits, sign === "-" ? -magnitude : magnitude);
       if (typeof wanted === "number" || "label" in wanted) return hex(value);
       onStack += Math.ceil((wanted.words.length * bits) / 8 / stack) * stack;
       stackPointers.push(value + BigInt(onStack));
       return "stack";
     });
-    const wanted = values.filter((value) => value !== "");
-    return `${name}(${wanted}) ${end
-      .replace(/ = -1 errno=/, "= -")
-      .replace(/ \(.*/, "")
-      .trim()}`;
+    return `${name}(${values}) ${result}`;
   });
   return { calls, stackPointers };
 }
 
 /** What is to be listed. */
-function listing(made: readonly Made[], labels: Readonly<Record<string, number>>, bits: number): string[] {
-  return made.map((call) => {
-    const { name, result } = call;
-    const shown = listedValues(call).map((value) => {
+const listing = (made: readonly Made[], labels: Labels, bits: number): string[] =>
+  made.map((call) => {
+    const values = listedValues(call).map((value) => {
       if (typeof value === "object" && "words" in value) return "stack";
-      const integer = typeof value === "number" ? value : (labels[value.label] ?? Number.NaN);
-      return hex(BigInt.asUintN(bits, BigInt(integer)));
+      return hex(BigInt.asUintN(bits, integerOf(value, labels)));
     });
-    return `${name}(${shown}) ${name === "exit_group" ? "" : `= ${result}`}`;
+    return `${call.name}(${values}) ${call.result ?? ""}`;
   });
-}
 
 /** Addresses where neither the runner lies nor the kernel or qemu map something by themselves. */
 const someBase = (dice: Dice, bits: number): number =>
@@ -256,8 +250,25 @@ const someBase = (dice: Dice, bits: number): number =>
       PAGE,
   ) * PAGE;
 
+/** What the runner is given to run parts at this address, among them "handler" and "main", with these arguments. */
+function programOf(
+  { encoder }: Architecture,
+  runner: string,
+  parts: readonly Part[],
+  base: number,
+  args: readonly string[],
+) {
+  const memory = new Uint8Array(16 * PAGE);
+  const { labels, size } = assemble(encoder, parts, memory, base);
+  const command = [
+    ...[runner, hex(base), hex(labels.handler ?? 0), hex(labels.main ?? 0)],
+    ...args.map((arg) => Buffer.from(arg, "latin1").toString("hex")),
+  ];
+  return { labels, command, stdin: memory.subarray(0, size) };
+}
+
 function runProgram(dice: Dice, architecture: Architecture, runner: string): void {
-  const { name, encoder, bits, emulator } = architecture;
+  const { name, bits, emulator } = architecture;
   const texts = Object.fromEntries(
     ["a", "b", "c"].map((label) => [label, new Uint8Array(dice.list(1, 20, () => dice.int(0, 255)))]),
   );
@@ -279,80 +290,56 @@ function runProgram(dice: Dice, architecture: Architecture, runner: string): voi
   ];
   // Code refers to what is before it and behind it.
   parts.push(...parts.splice(0, dice.int(0, 3)));
-  const memory = new Uint8Array(16 * PAGE);
-  const { labels, size } = assemble(encoder, parts, memory, someBase(dice, bits));
-  const base = Math.min(...Object.values(labels));
+  const base = someBase(dice, bits);
+  const { labels, command, stdin } = programOf(architecture, runner, parts, base, args);
   const made = [...handler.made, ...main.made];
-  const output = Buffer.concat(
-    made.map(({ name, values: [, what] }) => {
-      if (name !== "write" || typeof what !== "object") return new Uint8Array();
-      return "words" in what
-        ? bytesOf(what.words, labels, architecture)
-        : (texts[what.label] ?? new Uint8Array());
-    }),
-  );
-  const ending = { stdout: output.toString("hex"), exitCode: made.at(-1)?.values[0], signalCode: undefined };
-  const parameters = [base, labels.handler ?? 0, labels.main ?? 0].map((address) => hex(address));
-  const command = [runner, ...parameters, ...args.map((arg) => Buffer.from(arg, "latin1").toString("hex"))];
-  const run = (...by: string[]) =>
-    // What goes astray may never end.
-    Bun.spawnSync([...by, ...command], {
-      stdin: memory.subarray(0, size),
-      timeout: 20_000,
-      maxBuffer: 2 ** 20,
-    });
-  const endOf = ({ stdout, exitCode, signalCode }: ReturnType<typeof run>) => ({
-    stdout: stdout.toString("hex"),
-    exitCode,
-    signalCode,
+  const written = made.map(({ name, values: [, what] }) => {
+    if (name !== "write" || typeof what !== "object") return new Uint8Array();
+    return "words" in what ? bytesOf(what, architecture, labels) : (texts[what.label] ?? new Uint8Array());
   });
+  const said = command.join(" ");
+  const expectEnd = ({ stdout, exitCode, signalCode }: ReturnType<typeof run>) =>
+    expect([stdout.toString("hex"), exitCode, signalCode], said).toEqual([
+      Buffer.concat(written).toString("hex"),
+      Number(made.at(-1)?.values[0]),
+      undefined,
+    ]);
 
-  const emulated = run(emulator(), "-strace");
+  const emulated = run([emulator(), "-strace", ...command], stdin);
   const { calls, stackPointers } = listed(`${emulated.stderr}`, made, architecture);
-  expect(calls, command.join(" ")).toEqual(listing(made, labels, bits));
-  expect(endOf(emulated), command.join(" ")).toEqual(ending as ReturnType<typeof endOf>);
+  expect(calls, said).toEqual(listing(made, labels, bits));
+  expectEnd(emulated);
   // One of the handler's, and one of main's: what a call put on the stack is gone at the next one.
-  expect(new Set(stackPointers).size, command.join(" ")).toBeLessThanOrEqual(2);
-  if (NATIVE[process.arch] === name) expect(endOf(run()), command.join(" ")).toEqual(endOf(emulated));
+  expect(new Set(stackPointers).size, said).toBeLessThanOrEqual(2);
+  if (name === own) expectEnd(run(command, stdin));
 }
 
 /** A program that looks for many texts and writes 1 for each that is among its arguments. */
 function runSearch(
-  { name, encoder, bits, emulator }: Architecture,
+  architecture: Architecture,
   runner: string,
   wanted: readonly string[],
   args: readonly string[],
 ): void {
-  const call = (which: Name, ...values: Value[]): Step => ({
-    systemCall: NUMBERS[name]?.[NAMES.indexOf(which)] ?? Number.NaN,
-    values,
-  });
   const steps = wanted.flatMap((whenArgument, index): Step[] => [
     { jump: `yes.${index}`, whenArgument },
-    call("write", 1, { label: "no" }, 1),
+    callOf(architecture, "write", 1, { label: "no" }, 1),
     { jump: `next.${index}` },
     { label: `yes.${index}` },
-    call("write", 1, { label: "yes" }, 1),
+    callOf(architecture, "write", 1, { label: "yes" }, 1),
     { label: `next.${index}` },
   ]);
-  const memory = new Uint8Array(16 * PAGE);
   const parts: Part[] = [
     { label: "handler", steps: [{ return: true }] },
-    { label: "main", steps: [...steps, call("exit_group", 0)] },
+    { label: "main", steps: [...steps, callOf(architecture, "exit_group", 0)] },
     { label: "no", data: Buffer.from("0") },
     { label: "yes", data: Buffer.from("1") },
   ];
-  const base = someBase(new Dice(0), bits);
-  const { labels, size } = assemble(encoder, parts, memory, base);
-  const command = [
-    ...(NATIVE[process.arch] === name ? [] : [emulator()]),
-    ...[runner, ...[base, labels.handler ?? 0, labels.main ?? 0].map((address) => hex(address))],
-    ...args.map((arg) => Buffer.from(arg, "latin1").toString("hex")),
-  ];
-  const { stdout, exitCode } = Bun.spawnSync(command, { stdin: memory.subarray(0, size), timeout: 20_000 });
-  expect(`${stdout} ${exitCode}`, JSON.stringify({ wanted, args })).toBe(
-    `${wanted.map((text) => Number(hasArgument(args, text))).join("")} 0`,
-  );
+  const base = someBase(new Dice(0), architecture.bits);
+  const { command, stdin } = programOf(architecture, runner, parts, base, args);
+  const { stdout, exitCode } = run(emulated(architecture, ...command), stdin);
+  const found = wanted.map((text) => Number(hasArgument(args, text))).join("");
+  expect(`${stdout} ${exitCode}`, JSON.stringify({ wanted, args })).toBe(`${found} 0`);
 }
 
 for (const architecture of architectures) {
@@ -401,9 +388,7 @@ function someArgument(dice: Dice): Call["values"][number] {
 
 const dataOf = (value: Call["values"][number]): Uint8Array | undefined => {
   if (typeof value === "number") return undefined;
-  return value instanceof Uint8Array
-    ? value
-    : new Uint8Array(BigInt64Array.from(value.words as number[], BigInt).buffer);
+  return value instanceof Uint8Array ? value : bytesOf(value, { bits: 64 });
 };
 
 /** The function that makes these calls, and the data that they pass. */
@@ -443,8 +428,8 @@ function expectedLog(errno: number, calls: readonly Call[], results: readonly nu
   return [...log, `returned, errno 12345678, beside it ${next > 0 ? "-1 -1" : "0 0"}`];
 }
 
-/** The C program's standard output, its parameters, and what was to be expected. */
-function record(dice: Dice, encoder: FunctionEncoder, recorder: readonly string[]) {
+/** Runs a function that makes random calls. */
+function runFunction(dice: Dice, encoder: FunctionEncoder, recorder: readonly string[]): void {
   const pages = new Set<number>();
   while (pages.size < 10) pages.add(Math.floor(dice.ofBits(dice.pick(ADDRESS_BITS)) / PAGE) * PAGE);
   const [base = 0, ...functionPages] = pages;
@@ -471,34 +456,22 @@ function record(dice: Dice, encoder: FunctionEncoder, recorder: readonly string[
       [hex(address), ...values.map((value) => dataOf(value)?.length ?? -1)].join(),
     ),
   ];
-  const { stdout, stderr, signalCode } = Bun.spawnSync([...recorder, ...parameters], {
-    stdin: page,
-    // What goes astray may never end.
-    timeout: 20_000,
-    maxBuffer: 2 ** 20,
-  });
+  const { stdout, stderr, signalCode } = run([...recorder, ...parameters], page);
   const log = stdout.toString().trimEnd().split("\n");
-  return {
-    log: [...log, `${stderr}`, signalCode],
-    expected: [...expectedLog(errno, calls, results), "", undefined],
-    parameters,
-  };
+  expect([...log, `${stderr}`, signalCode], parameters.join(" ")).toEqual([
+    ...expectedLog(errno, calls, results),
+    "",
+    undefined,
+  ]);
 }
 
-for (const { name, compiler, emulator, needed } of architectures) {
+for (const architecture of architectures) {
+  const { name, compiler, needed } = architecture;
   const encoder = { amd64: x86_64, arm64: aarch64 }[name];
   if (encoder === undefined) continue;
-  const tools_ = needing(needed.run);
-  tools_.test(`${name}: a C function makes its calls and keeps what it has to`, async () => {
-    const isNative = NATIVE[process.arch] === name;
+  needing(needed.run).test(`${name}: a C function makes its calls and keeps what it has to`, async () => {
     const recorder = compile("recorder", compiler, join(dist, `recorder-${name}`));
-    await cases(isNative ? 300 : 60, (dice) => {
-      const { log, expected, parameters } = record(
-        dice,
-        encoder,
-        isNative ? [recorder] : [emulator(), recorder],
-      );
-      expect(log, parameters.join(" ")).toEqual(expected);
-    });
+    const command = emulated(architecture, recorder);
+    await cases(name === own ? 300 : 60, (dice) => runFunction(dice, encoder, command));
   });
 }

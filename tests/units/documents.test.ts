@@ -30,23 +30,16 @@ test("README has at most 110 lines", () => {
   expect(readme.trimEnd().split("\n").length).toBeLessThanOrEqual(110);
 });
 
-for (const file of [
-  "README.md",
-  "LIMITS.md",
-  "SECURITY.md",
-  "CONTRIBUTING.md",
-  "docs/how-it-works.md",
-  "bench/README.md",
-  "image/README.md",
-  "examples/README.md",
-])
-  test(`${file}: links within the repository lead somewhere`, () => {
+for (const file of ["*.md", "*/*.md"].flatMap((glob) => [...new Bun.Glob(glob).scanSync(root)]))
+  test(`${file}: links within the repository lead somewhere, and the tests that it names are there`, () => {
     const links = [...read(file).matchAll(/\]\(([^):#]*)(?:#([^)]*))?\)/g)];
     const broken = links.filter(([, path = "", anchor]) => {
       const target = path === "" ? file : join(dirname(file), path);
       return !existsSync(join(root, target)) || (anchor !== undefined && !anchors(target).includes(anchor));
     });
-    expect(broken.map(([link]) => link)).toEqual([]);
+    const tests = read(file).match(/\btests\/[\w./-]+\.(?:ts|c)\b/g) ?? [];
+    const missing = tests.filter((path) => !existsSync(join(root, path)));
+    expect([...broken.map(([link]) => link), ...missing]).toEqual([]);
   });
 
 test("CONTRIBUTING.md explains every script of package.json", () => {
@@ -86,8 +79,8 @@ const COMMANDS: Record<string, [file: string, by: string]> = {
     "user(rows.podman.load",
   ],
   "sh examples/verify --node NAME": ["tests/containers/verify.test.ts", '"--node", "NAME"'],
-  "less dist/freestanding/amd64/pause.lst": ["tests/processes/paths.test.ts", ".lst"],
-  "objdump -d -M intel dist/freestanding/amd64/pause": ["tests/processes/paths.test.ts", 'objdump(), "-d"'],
+  "less dist/freestanding/amd64/pause.lst": ["tests/units/elf.test.ts", ".lst"],
+  "objdump -d -M intel dist/freestanding/amd64/pause": ["tests/units/elf.test.ts", '"-d", executable'],
 };
 
 describe("README's commands", () => {

@@ -17,83 +17,67 @@ const { describeSignal, SA_NOCLDSTOP } = constants;
 
 /** Every number that has a name in init.ts' files, but SIG_DFL and SIG_IGN, which are pointers in C. */
 const NUMBERS = [
-  ...Object.entries(constants).filter(
-    ([name, value]) => typeof value === "number" && !name.startsWith("SIG_"),
-  ),
+  ...Object.entries(constants).filter(([name, value]) => typeof value === "number" && !/^SIG_/.test(name)),
   ...Array.from({ length: 31 }, (_, index) => [describeSignal(index + 1)?.name, index + 1] as const),
 ];
 
-/** The kernel's struct has sa_restorer where its headers have this (include/linux/signal_types.h). */
-const HAS_RESTORER = `#ifdef SA_RESTORER
-enum { HAS_RESTORER = 1 };
-#else
-enum { HAS_RESTORER = 0 };
-#endif`;
+/** linux/signal_types.h is not for user space: this is its text. Where the C library's sa_handler is in a union, it is a macro. */
+const KERNEL = `#include <stddef.h>
+#include <asm/signal.h>
+#include <asm/unistd.h>
+#include <linux/wait.h>
+#undef sa_handler
+struct kernel_sigaction {
+  void (*sa_handler)(int);
+  unsigned long sa_flags;
+#ifdef SA_RESTORER
+  void (*sa_restorer)(void);
+#endif
+  unsigned long sa_mask[8 / sizeof(long)];
+};`;
+const GLIBC = "#include <stddef.h>\n#include <signal.h>\n#include <ucontext.h>";
 
-/** Compiles assertions about a struct. */
-function assert(
-  { name, compiler }: Architecture,
-  headers: readonly string[],
-  assertions: readonly string[],
-): void {
+/** Compiles assertions about what this declares. */
+function assert({ name, compiler }: Architecture, declarations: string, assertions: readonly string[]): void {
   const source = join(dist, `structs-${name}.c`);
-  const lines = [
-    ...headers.map((header) => `#include <${header}>`),
-    // Where the C library's is a union, it is a macro.
-    ...(headers.includes("asm/signal.h") ? ["#undef sa_handler", HAS_RESTORER] : []),
-    ...assertions.map((assertion) => `_Static_assert(${assertion}, "${assertion}");`),
-  ];
-  writeFileSync(source, `${lines.join("\n")}\n`);
+  const lines = assertions.map((assertion) => `_Static_assert(${assertion}, "${assertion}");`);
+  writeFileSync(source, `${[declarations, ...lines].join("\n")}\n`);
   must(...compiler(), "-fsyntax-only", source);
 }
 
 for (const tools of toolsOf) {
   const { name: architecture, needed } = tools;
-  const tools_ = needing(needed.run);
+  const compiler = needing(needed.run);
 
-  tools_.test(`${architecture}: the kernel's struct sigaction`, () => {
+  compiler.test(`${architecture}: the kernel's struct sigaction`, () => {
     const { encoder, sigaction = [], systemCalls = {}, pause = [] } = architectures[architecture] ?? {};
     const { wordSize = 0 } = encoder ?? {};
-    const fields = sigaction.map(
-      (field, index) => `offsetof(struct kernel_sigaction, ${field}) == ${index * wordSize}`,
-    );
-    // linux/signal_types.h is not for user space: this is its text, with what asm/signal.h says of SA_RESTORER.
-    const struct =
-      "struct kernel_sigaction { void (*sa_handler)(int); unsigned long sa_flags; " +
-      `${sigaction.includes("sa_restorer") ? "void (*sa_restorer)(void); " : ""}unsigned long sa_mask[8 / sizeof(long)]; }`;
-    assert(
-      tools,
-      ["stddef.h", "asm/signal.h", "asm/unistd.h", "linux/wait.h"],
-      [
-        `sizeof(${struct}) == ${sigaction.length * wordSize + (8 - wordSize)}`,
-        ...fields,
-        `HAS_RESTORER == ${Number(sigaction.includes("sa_restorer"))}`,
-        ...NUMBERS.map(([name, value]) => `${name} == ${value}`),
-        ...Object.entries(systemCalls).map(([call, number]) => {
-          const known = architecture === "arm" && call === "geteuid" ? "geteuid32" : call;
-          return `__NR_${known} == ${number}`;
-        }),
-        `__NR_${pause[2]} == ${pause[0]}`,
-      ],
-    );
     expect(wordSize).toBeGreaterThan(0);
+    assert(tools, KERNEL, [
+      `sizeof(struct kernel_sigaction) == ${sigaction.length * wordSize + (8 - wordSize)}`,
+      ...sigaction.map(
+        (field, index) => `offsetof(struct kernel_sigaction, ${field}) == ${index * wordSize}`,
+      ),
+      ...NUMBERS.map(([name, value]) => `${name} == ${value}`),
+      ...Object.entries(systemCalls).map(([call, number]) => {
+        const known = architecture === "arm" && call === "geteuid" ? "geteuid32" : call;
+        return `__NR_${known} == ${number}`;
+      }),
+      `__NR_${pause[2]} == ${pause[0]}`,
+    ]);
   });
 
   if (architecture !== "amd64" && architecture !== "arm64") continue;
-  tools_.test(`${architecture}: glibc's struct sigaction and ucontext_t`, () => {
+  compiler.test(`${architecture}: glibc's struct sigaction and ucontext_t`, () => {
     const fieldsOf = (struct: string, fields: Record<string, number>) =>
       Object.entries(fields).map(([field, offset]) => `offsetof(${struct}${field}) == ${offset}`);
-    assert(
-      tools,
-      ["stddef.h", "signal.h", "ucontext.h"],
-      [
-        ...fieldsOf("struct sigaction, ", offsetof.sigaction),
-        ...fieldsOf("ucontext_t, uc_stack.", offsetof.ucontext),
-        `sizeof(struct sigaction) == ${sizeof.sigaction}`,
-        `sizeof(sigset_t) == ${sizeof.sigset_t}`,
-        `sizeof(ucontext_t) <= ${sizeof.ucontext}`,
-      ],
-    );
+    assert(tools, GLIBC, [
+      ...fieldsOf("struct sigaction, ", offsetof.sigaction),
+      ...fieldsOf("ucontext_t, uc_stack.", offsetof.ucontext),
+      `sizeof(struct sigaction) == ${sizeof.sigaction}`,
+      `sizeof(sigset_t) == ${sizeof.sigset_t}`,
+      `sizeof(ucontext_t) <= ${sizeof.ucontext}`,
+    ]);
   });
 }
 
