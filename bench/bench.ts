@@ -183,7 +183,7 @@ async function bench(seconds: number, leaveOut: (what: string, how: string) => v
     .split("\n");
   return {
     date: new Date().toISOString().slice(0, 10),
-    machine: `${cpus().length} × ${cpus()[0]?.model ?? "?"}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}`,
+    machine: `${cpus().length} CPUs (${cpus()[0]?.model ?? "?"}), ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}`,
     versions: {
       pause: version,
       Bun: Bun.version,

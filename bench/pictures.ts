@@ -60,7 +60,7 @@ const floorLine = (value: number, unit: string) => [
   },
   {
     data: {
-      values: [{ value, text: `floor: ${value.toPrecision(2)} ${unit}, the least that a process can take` }],
+      values: [{ value, text: `floor: ${value.toPrecision(2)} ${unit}, a program that only pauses` }],
     },
     mark: { type: "text", align: "left", baseline: "bottom", dx: 2, dy: -2, color: GREY },
     encoding: { x: quantity("value"), y: { value: 0 }, text: { field: "text" } },

@@ -160,7 +160,7 @@ export function table(results: Results): string {
   const peers = SHORT.peers.filter((name) => results.measures["memory total"]?.[name] !== undefined);
   const rows = markdown(results, SHORT.measures, peers, SHORT.titles, false);
   return `Each value is for one process. × is the ratio to C with glibc, ≈ means no measurable difference. Memory ratios reproduce on other
-machines, [times do not](bench/README.md#what-reproduces). The floor is a program of one page that only pauses: the least possible.
+machines, [times do not](bench/README.md#what-reproduces). The floor is a program of one page that only pauses.
 
 ${rows}
 
@@ -175,8 +175,8 @@ export function fullTable(results: Results): string {
   const besideBun = empty ? `From exec to exit an ${EMPTY} takes ${withUnit(empty, "ms")}.\n\n` : "";
   const rows = markdown(results, Object.keys(MEASURES), peers, {}, true);
   return `Each value is for one process. In brackets is the middle half of the values, in the same unit. After memory, × is the ratio to C
-with glibc; ≈ means that this run cannot tell them apart. The floor is a program of one page that only pauses: no process takes
-less on this kernel.
+with glibc; ≈ means that this run cannot tell them apart. The floor is a program of one page that only pauses: hardly a
+process takes less.
 
 ${rows}
 

@@ -74,20 +74,18 @@ const COMMANDS: Record<string, [file: string, by: string]> = {
   ],
   "skopeo copy oci-archive:dist/pause-freestanding.oci.tar containers-storage:localhost/pause:1.0.0-freestanding":
     ["tests/containers/switch.test.ts", 'user(rows["CRI-O"].load'],
+  "docker load -i dist/pause-freestanding.oci.tar": ["tests/containers/docker.test.ts", 'follow("Docker")'],
   "podman load -i dist/pause-freestanding.oci.tar": [
     "tests/containers/switch.test.ts",
     "user(rows.podman.load",
   ],
   "sh examples/verify --node NAME": ["tests/containers/verify.test.ts", '"--node", "NAME"'],
-  "less dist/freestanding/amd64/pause.lst": ["tests/units/elf.test.ts", ".lst"],
   "objdump -d -M intel dist/freestanding/amd64/pause": ["tests/units/elf.test.ts", '"-d", executable'],
 };
 
 describe("README's commands", () => {
-  const indented = [...readme.matchAll(/^ {4}((?:npm|less|objdump) .*?)(?: {2,}#.*)?$/gm)].map(
-    ([, line]) => line ?? "",
-  );
-  const inline = [...readme.matchAll(/`((?:npm run|ctr|skopeo|podman|sh) .*?)`/g)].map(
+  const indented = [...readme.matchAll(/^ {4}(npm .*?)(?: {2,}#.*)?$/gm)].map(([, line]) => line ?? "");
+  const inline = [...readme.matchAll(/`((?:npm run|ctr|skopeo|podman|docker|sh|objdump) .*?)`/g)].map(
     ([, line]) => line ?? "",
   );
 
