@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Pod as PodManifest } from "kubernetes-models/v1/Pod";
+import { sha256 } from "../../image/layout.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { needing } from "../helpers/expect.ts";
 import { Pod, UNPRIVILEGED } from "../helpers/pod.ts";
@@ -159,6 +160,7 @@ busybox.describe("in a cluster that allows everything", () => {
       expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
       expect(stdout).toMatch(/^Pod pause-verify-\S+ on node one \(containerd:\/\/2.1.9\):$/m);
       expect(stdout).toContain(`ok    PID 1 is ours: init.ts ${version}, the ${program.name} build (`);
+      expect(stdout).toContain(`bill of materials: ${sha256(readFileSync(program.executable))}\n`);
       expect(stdout.match(/^ok {4}/gm)?.length).toBe(5);
       expect(stdout).not.toMatch(/FAIL|\?/);
       expect(stdout).toEndWith("All is well.\n");

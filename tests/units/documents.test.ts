@@ -5,6 +5,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { images } from "../../image/contents.ts";
+import { sha256 } from "../../image/layout.ts";
 import { scripts } from "../../package.json" with { type: "json" };
 import { ended } from "../helpers/expect.ts";
 import { must, output } from "../helpers/process.ts";
@@ -49,6 +50,13 @@ test("CONTRIBUTING.md explains every script of package.json", () => {
       ?.join("\n") ?? "";
   const words = new Set(rows.match(/[\w:]+/g));
   expect(Object.keys(scripts).filter((script) => !words.has(script))).toEqual([]);
+});
+
+test("examples/README shows what verify says of this build", () => {
+  const executable = readFileSync(join(root, "dist/freestanding/amd64/pause"));
+  const shown = read("examples/README.md");
+  expect(shown).toContain(`the freestanding build (${executable.length} bytes)`);
+  expect(shown).toContain(`bill of materials: ${sha256(executable)}\n`);
 });
 
 test("README quotes init.ts", () => {
