@@ -137,6 +137,11 @@ export class Pod implements AsyncDisposable {
     );
   }
 
+  /** Waits until PID 1 has reaped all others. */
+  untilAlone(): Promise<void> {
+    return until("PID 1 alone", () => childrenOf(this.pid).length === 0 && this.others().length === 0, this);
+  }
+
   /** What PID 1 wrote and how it ended, after this signal if one is given. */
   end(signal?: NodeJS.Signals) {
     if (signal) process.kill(this.pid, signal);
