@@ -214,7 +214,7 @@ describe("hostile starts", () => {
     });
 
     test("children from before the start are reaped when they die", async () => {
-      await using pod = await Pod.atRest(program, shell("sleep infinity & exec", program).slice(0, -1));
+      await using pod = await Pod.atRest(program, ["sh", "-c", 'sleep infinity & exec "$0"']);
       const children = childrenOf(pod.pid);
       expect(children).toHaveLength(1);
       for (const child of children) process.kill(child, "SIGKILL");
