@@ -31,7 +31,7 @@ const ignored: Record<string, string[]> = {
   "an empty one": [""],
   "run and a script": ["run", "init.ts"],
   "-- and more": ["--", "--bun"],
-  "bytes that are no UTF-8": ["\xff\xfe"],
+  "characters that are not ASCII": ["\xff\xfe"],
   "10,000": Array(10_000).fill("argument"),
 };
 
