@@ -9,7 +9,6 @@ import { missingDebian, type Suite, unpacked } from "../helpers/debian.ts";
 import { needing } from "../helpers/expect.ts";
 import { Pod } from "../helpers/pod.ts";
 import { hosted } from "../helpers/programs.ts";
-import { restsOrEnds } from "../helpers/rest.ts";
 import { unobtainable } from "../helpers/tools.ts";
 
 /** The loader's setting that moves the thread's block through its page, 64 bytes at a time. */
@@ -20,12 +19,7 @@ const SIZES = Array.from({ length: 121 }, (_, index) => 512 + 64 * index);
 async function fault(root: string, size: number): Promise<string> {
   const script = `mount --bind /proc "$0/proc" && exec env GLIBC_TUNABLES=${TUNABLE}=${size} chroot "$0" /pause`;
   await using pod = await Pod.start(["sh", "-c", script, root]);
-  const rests = await restsOrEnds(pod, hosted);
-  if (rests) {
-    pod.exec("sh", "-c", "for i in 1 2 3 4 5; do (true &); done");
-    await pod.untilAlone();
-  }
-  const { exitCode, signalCode, stderr } = await pod.end(rests ? "SIGTERM" : undefined);
+  const { exitCode, signalCode, stderr } = await pod.outcome(hosted);
   return exitCode === 0 ? "" : `${size}: ${signalCode ?? exitCode} ${stderr}`;
 }
 

@@ -10,7 +10,7 @@ import { describeEach, ended, expectAlike, expectTerminates, MESSAGE, needing } 
 import { inNewNamespace, outside, Pod, UNPRIVILEGED } from "../helpers/pod.ts";
 import { childrenOf, output, until } from "../helpers/process.ts";
 import { compile, freestanding, hosted, type Program, programs, reference } from "../helpers/programs.ts";
-import { restsOrEnds, type Surroundings, untilAtRest } from "../helpers/rest.ts";
+import { restsOrEnds, untilAtRest } from "../helpers/rest.ts";
 import { CC } from "../helpers/tools.ts";
 
 const cc = needing(CC);
@@ -41,12 +41,8 @@ const root = `r=$(mktemp -d); mount -t tmpfs none $r; mkdir $r/usr $r/proc; moun
   cp --no-dereference /lib* $r 2>/dev/null; touch $r/pause; mount --bind $1 $r/pause; mount -t proc proc $r/proc`;
 const chroot = "mount -o remount,ro $r; exec chroot $r /pause; exec";
 
-/** What a shell does that then becomes the program, and in what that differs at rest. */
-type Start = string | readonly [setup: string, surroundings: Surroundings];
-const STAYS = { runtime: "may stay" } as const;
-
-/** Starts from which all come to rest, and end with 0 on SIGTERM. */
-const survived: Record<string, Start> = {
+/** Starts from which all come to rest, and end with 0 on SIGTERM: what a shell does that then becomes the program. */
+const survived: Record<string, string> = {
   "as it comes": "exec",
   "no environment": "exec env -i",
   "1 MB of environment": `x=$(head -c 100000 /dev/zero | tr '\\0' x); exec env ${Array.from({ length: 10 }, (_, i) => `V${i}=$x`).join(" ")}`,
@@ -54,13 +50,10 @@ const survived: Record<string, Start> = {
   "arguments that are not UTF-8": `set -- "$@" $'\\xff\\xfe' $'\\xc0-v' ''; exec`,
   "BUN_OPTIONS with a nonsense option": "export BUN_OPTIONS=--nonsense; exec",
   "BUN_OPTIONS=--smol": "export BUN_OPTIONS=--smol; exec",
-  "BUN_OPTIONS=--cpu-prof, which starts a thread": [
-    "cd $(mktemp -d); export BUN_OPTIONS=--cpu-prof; exec",
-    STAYS,
-  ],
+  "BUN_OPTIONS=--cpu-prof, which starts a thread": "cd $(mktemp -d); export BUN_OPTIONS=--cpu-prof; exec",
   "NODE_OPTIONS and a cache":
     "export NODE_OPTIONS='--require ./evil.ts' BUN_RUNTIME_TRANSPILER_CACHE_PATH=/tmp; exec",
-  "BUN_JSC_collectContinuously=1": ["export BUN_JSC_collectContinuously=1; exec", STAYS],
+  "BUN_JSC_collectContinuously=1": "export BUN_JSC_collectContinuously=1; exec",
   "BUN_JSC_forceGCSlowPaths=1, useGC=0": "export BUN_JSC_forceGCSlowPaths=1 BUN_JSC_useGC=0; exec",
   "files planted in the working directory": "cd $PLANTED; exec",
   "files planted in $HOME": "export HOME=$PLANTED XDG_CONFIG_HOME=$PLANTED; exec",
@@ -81,7 +74,7 @@ const survived: Record<string, Start> = {
 };
 
 /** The same, where it takes root to get there. */
-const survivedFromRoot: Record<string, Start> = {
+const survivedFromRoot: Record<string, string> = {
   "user 65535 without capabilities, with no_new_privs": `exec ${unprivileged}`,
   "user 1, group 1": "exec setpriv --reuid 1 --regid 1 --clear-groups --pdeathsig KILL",
   "the highest user and group":
@@ -150,11 +143,11 @@ if (!cc.skip && process.arch === "x64")
   refused["a time-stamp counter that may not be read"] = [`exec ${surroundings} no-tsc`, "SIGSEGV", /^$/];
 
 /** Starts from which it rests, but Bun says or does something first. */
-const loud: Record<string, readonly [start: Start, stderr: RegExp]> = {
+const loud: Record<string, readonly [setup: string, stderr: RegExp]> = {
   "SIGPWR ignored": ["trap '' PWR; exec", /^Overriding existing handler for signal 30\. .*\n/],
   "LD_PRELOAD of a library that is not there": ["export LD_PRELOAD=/none.so; exec", /^ERROR: ld.so: object /],
-  "LD_PROFILE, with which the runtime stays": [["export LD_PROFILE=libc.so.6; exec", STAYS], /^Shutting/],
-  "BUN_OPTIONS=--preload": [["cd $PLANTED; export BUN_OPTIONS=--preload=./evil.ts; exec", STAYS], /^EVIL\n/],
+  "LD_PROFILE, with which the runtime stays": ["export LD_PROFILE=libc.so.6; exec", /^Shutting/],
+  "BUN_OPTIONS=--preload": ["cd $PLANTED; export BUN_OPTIONS=--preload=./evil.ts; exec", /^EVIL\n/],
 };
 
 /** A shell that runs `setup` and becomes the program. */
@@ -163,35 +156,27 @@ const shell = (setup: string, { executable }: Program) => [
   ...["bash", "-c", `${setup} "$@"`, "bash", executable],
 ];
 
-/** How PID 1 gets on: whether it rests and then reaps, what it wrote, and how it ended. */
-async function outcome(start: Start, program: Program) {
-  const [setup, surroundings] = typeof start === "string" ? [start] : start;
+/** Where the runtime may stay, and where standard error cannot be read. */
+const STAYS = /--cpu-prof|collectContinuously|LD_PROFILE|--preload/;
+const UNHEARD = /2>(&-|\/dev\/full| >)/;
+
+/** How PID 1 gets on. */
+async function outcome(setup: string, program: Program) {
   await using pod = await Pod.start(shell(setup, program));
-  const rests = await restsOrEnds(pod, program, surroundings);
-  if (rests) {
-    // Its parent ends first.
-    pod.exec("sh", "-c", "sleep 0.01 & exec true");
-    await pod.untilAlone();
-  }
-  return { rests, ...(await pod.end(rests ? "SIGTERM" : undefined)) };
+  return await pod.outcome(program, STAYS.test(setup) ? { runtime: "may stay" } : {});
 }
 
 /** All of these rest, reap and end with 0. */
-async function expectSurvival(start: Start, of: readonly Program[] = programs) {
-  const [setup] = typeof start === "string" ? [start] : start;
-  // Not all have a standard error that can be read here.
-  const stderr = /2>(&-|\/dev\/full| >)/.test(setup) ? "" : MESSAGE;
-  expect(await expectAlike((program) => outcome(start, program), of)).toEqual({
-    rests: true,
-    ...ended({ stderr }),
-  });
+async function expectSurvival(setup: string, of: readonly Program[] = programs) {
+  const end = ended({ stderr: UNHEARD.test(setup) ? "" : MESSAGE });
+  expect(await expectAlike((program) => outcome(setup, program), of)).toEqual({ rests: true, ...end });
 }
 
 const OTHERS = [freestanding, reference];
 
 describe("hostile starts", () => {
-  for (const [name, start] of Object.entries({ ...survived, ...(isRoot ? survivedFromRoot : {}) }))
-    test(`it rests, reaps and ends with 0: ${name}`, () => expectSurvival(start));
+  for (const [name, setup] of Object.entries({ ...survived, ...(isRoot ? survivedFromRoot : {}) }))
+    test(`it rests, reaps and ends with 0: ${name}`, () => expectSurvival(setup));
 
   for (const [name, [setup, end, stderr]] of Object.entries(refused))
     test(`only the hosted one ends at once: ${name}`, async () => {
@@ -201,11 +186,11 @@ describe("hostile starts", () => {
       await expectSurvival(setup, OTHERS);
     });
 
-  for (const [name, [start, stderr]] of Object.entries(loud))
+  for (const [name, [setup, stderr]] of Object.entries(loud))
     test(`it rests, reaps and ends with 0, but Bun is heard: ${name}`, async () => {
       const heard = { ...ended({}), stderr: expect.stringMatching(stderr) };
-      expect(await outcome(start, hosted)).toEqual({ rests: true, ...heard });
-      await expectSurvival(start, OTHERS);
+      expect(await outcome(setup, hosted)).toEqual({ rests: true, ...heard });
+      await expectSurvival(setup, OTHERS);
     });
 
   describeEach((program) => {
