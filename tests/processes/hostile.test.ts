@@ -146,7 +146,10 @@ if (!cc.skip && process.arch === "x64")
 const loud: Record<string, readonly [setup: string, stderr: RegExp]> = {
   "SIGPWR ignored": ["trap '' PWR; exec", /^Overriding existing handler for signal 30\. .*\n/],
   "LD_PRELOAD of a library that is not there": ["export LD_PRELOAD=/none.so; exec", /^ERROR: ld.so: object /],
-  "LD_PROFILE, with which the runtime stays": ["export LD_PROFILE=libc.so.6; exec", /^Shutting/],
+  "LD_PROFILE, with which the runtime stays": [
+    "export LD_PROFILE=libc.so.6 LD_PROFILE_OUTPUT=$TMPDIR; exec",
+    /^Shutting/,
+  ],
   "BUN_OPTIONS=--preload": ["cd $PLANTED; export BUN_OPTIONS=--preload=./evil.ts; exec", /^EVIL\n/],
 };
 
