@@ -3,9 +3,9 @@
  */
 import { describe, expect, test } from "bun:test";
 import type { Pod } from "./pod.ts";
-import { type Ending, output } from "./process.ts";
+import type { Ending } from "./process.ts";
 import { type Program, programs } from "./programs.ts";
-import { handlerOf, injecting, STRACE } from "./strace.ts";
+import { handlerOf, injected, STRACE } from "./strace.ts";
 import { lacking, type Needed } from "./tools.ts";
 
 /** Tests that take all of these; where one is missing they are skipped, and their names say why. */
@@ -71,7 +71,8 @@ export function testRefusals(command: () => readonly string[]): void {
   for (const [signal, exitCode] of Object.entries(HANDLED))
     needing(STRACE).test(`sigaction(${signal}) fails: exit code ${exitCode}`, async () => {
       const when = await handlerOf(signal, ...command());
-      const refusing = injecting("rt_sigaction", `error=EINVAL:when=${when}`, ...command());
-      expect(output(refusing)).toEqual(ended({ stderr: WARNING, exitCode }));
+      expect(await injected("rt_sigaction", `error=EINVAL:when=${when}`, ...command())).toEqual(
+        ended({ stderr: WARNING, exitCode }),
+      );
     });
 }

@@ -18,6 +18,9 @@ export function output(
 ): Ending {
   const { stdout, stderr, exitCode, signalCode } = Bun.spawnSync([...command], {
     stdin: "ignore",
+    // Milliseconds: as long as this waits, no limit of a test can end it.
+    timeout: 900_000,
+    killSignal: "SIGKILL",
     ...options,
   });
   return {

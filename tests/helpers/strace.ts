@@ -4,8 +4,9 @@
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { outside } from "./pod.ts";
-import { until } from "./process.ts";
+import { type Ending, isGone, until } from "./process.ts";
 import { dist } from "./programs.ts";
+import { sleepsInPause } from "./rest.ts";
 
 export const STRACE = { strace: "strace" };
 
@@ -13,9 +14,9 @@ export const STRACE = { strace: "strace" };
 const RESTS = "?pause,ppoll,rt_sigsuspend";
 const RESTING = /^(\d+) +(?:pause|ppoll|rt_sigsuspend)\(/m;
 
-/** What is started becomes the command: strace, its grandchild then (-D), ends with it. */
+/** What is started becomes the command: strace, its grandchild then (-D), ends with it. More options may come first. */
 const strace = (file: string, calls: string, what: string | undefined, command: readonly string[]) => [
-  ...["strace", "-D", "-f", "-qq", "-e", "signal=none", "-o", file, "-e", `trace=${calls},${RESTS}`],
+  ...["strace", "-D", "-qq", "-e", "signal=none", "-o", file, "-e", `trace=${calls},${RESTS}`],
   ...(what === undefined ? [] : ["-e", `inject=${calls}:${what}`]),
   ...command,
 ];
@@ -23,6 +24,13 @@ const strace = (file: string, calls: string, what: string | undefined, command: 
 /** The command line that runs a command with this done to one of its system calls, as strace(1) has it in `inject`. */
 export const injecting = (call: string, what: string, ...command: readonly string[]): string[] =>
   strace("/dev/null", call, what, command);
+
+/** What a command writes with this done to one of its system calls, and how it ends: by SIGKILL, if it rests instead. */
+export async function injected(call: string, what: string, ...command: readonly string[]): Promise<Ending> {
+  await using child = outside(injecting(call, what, ...command));
+  await until("its end", () => isGone(child.pid) || sleepsInPause(child.pid), child);
+  return await child.end("SIGKILL");
+}
 
 /** Starts, as `outside` does, a command that writes its system calls to a file, each behind the ID of its thread. */
 export function following(command: (file: string) => readonly string[]) {
@@ -44,9 +52,9 @@ export function following(command: (file: string) => readonly string[]) {
   };
 }
 
-/** Follows these system calls of a command, or classes of them. */
+/** Follows these system calls of a command and its threads, or classes of them; `what` as `injecting` has it. */
 export const tracing = (calls: string, command: readonly string[], what?: string) =>
-  following((file) => strace(file, calls, what, command));
+  following((file) => strace(file, calls, what, ["-f", ...command]));
 
 /** The names of a program's system calls: those of its start, and those from its rest on, of a SIGCHLD and a SIGTERM. */
 export async function callsOfALife(of: ReturnType<typeof following>) {

@@ -6,15 +6,20 @@ import { join } from "node:path";
 import { describeEach, ended, HANDLED, MESSAGE, needing, testRefusals, WARNING } from "../helpers/expect.ts";
 import { outside } from "../helpers/pod.ts";
 import { must, output } from "../helpers/process.ts";
-import { freestanding, hosted, type Program, root } from "../helpers/programs.ts";
+import { freestanding, hosted, root } from "../helpers/programs.ts";
 import { PAUSE, restsOrEnds, runtimeIsGone, untilAtRest } from "../helpers/rest.ts";
-import { callsOfALife, handlerOf, injecting, numbersOf, STRACE, traced, tracing } from "../helpers/strace.ts";
+import {
+  callsOfALife,
+  handlerOf,
+  injected,
+  injecting,
+  numbersOf,
+  STRACE,
+  traced,
+  tracing,
+} from "../helpers/strace.ts";
 
 const strace = needing(STRACE);
-
-/** How a program ends, and what it has said, with this done to one of its calls. */
-const injected = ({ executable }: Program, call: string, what: string) =>
-  output(injecting(call, what, executable));
 
 describeEach((program) => {
   testRefusals(() => [program.executable]);
@@ -25,7 +30,7 @@ describeEach((program) => {
     const dies = signal === "SIGINT" && program !== hosted;
     strace.test(`a SIGTERM in sigaction(${signal}) ends it with ${dies ? "SIGTERM" : 0}`, async () => {
       const when = await handlerOf(signal, program.executable);
-      expect(injected(program, "rt_sigaction", `signal=SIGTERM:when=${when}`)).toEqual(
+      expect(await injected("rt_sigaction", `signal=SIGTERM:when=${when}`, program.executable)).toEqual(
         ended(dies ? { stderr: WARNING, signalCode: "SIGTERM" } : { stderr: WARNING + MESSAGE }),
       );
     });
@@ -50,7 +55,9 @@ async function seals(): Promise<readonly number[]> {
 strace.test("memory that cannot be made executable is one line and exit code 1", async () => {
   const [when] = await seals();
   const stderr = `${WARNING}Error: no executable memory for the signal handlers\n`;
-  expect(injected(hosted, "mprotect", `error=EINVAL:when=${when}`)).toEqual(ended({ stderr, exitCode: 1 }));
+  expect(await injected("mprotect", `error=EINVAL:when=${when}`, hosted.executable)).toEqual(
+    ended({ stderr, exitCode: 1 }),
+  );
 });
 
 strace.test("where the runtime cannot be given back it stays, and all else is as ever", async () => {
@@ -63,7 +70,7 @@ strace.test("where the runtime cannot be given back it stays, and all else is as
 
 strace.test("a SIGTERM that comes in mprotect finds a handler that can be run", async () => {
   for (const when of await seals())
-    expect(injected(hosted, "mprotect", `signal=SIGTERM:when=${when}`)).toEqual(
+    expect(await injected("mprotect", `signal=SIGTERM:when=${when}`, hosted.executable)).toEqual(
       ended({ stderr: WARNING + MESSAGE }),
     );
 });
