@@ -19,7 +19,7 @@ export function output(
   const { stdout, stderr, exitCode, signalCode } = Bun.spawnSync([...command], {
     stdin: "ignore",
     // Milliseconds: as long as this waits, no limit of a test can end it.
-    timeout: 900_000,
+    timeout: 1_800_000,
     killSignal: "SIGKILL",
     ...options,
   });
