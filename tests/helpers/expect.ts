@@ -3,7 +3,9 @@
  */
 import { describe, expect, test } from "bun:test";
 import type { Pod } from "./pod.ts";
+import type { Ending } from "./process.ts";
 import { type Program, programs } from "./programs.ts";
+import { handlerOf, injected, STRACE } from "./strace.ts";
 import { lacking, type Needed } from "./tools.ts";
 
 /** Tests that take all of these; where one is missing they are skipped, and their names say why. */
@@ -42,15 +44,35 @@ export async function expectAlike<T>(
 
 export const WARNING = "Warning: pause should be the first process\n";
 export const MESSAGE = "Shutting down, got signal: Terminated\n";
+export const INTERRUPTED = "Shutting down, got signal: Interrupt\n";
 
-/** What `output` and `end` have of a program that wrote this and ended by itself. */
-export const ended = ({ stdout = "", stderr = "", exitCode = 0 }) => ({
+/** What `output` and `end` have of a program that wrote this and ended by itself, or by this signal. */
+export const ended = ({
+  stdout = "",
+  stderr = "",
+  exitCode = 0,
+  signalCode = null,
+}: Partial<Ending>): Ending => ({
   stdout,
   stderr,
-  exitCode,
-  signalCode: null,
+  exitCode: signalCode ? null : exitCode,
+  signalCode,
 });
 
 /** PID 1 ends with 0 on SIGTERM, with pause.c's message and nothing else. */
 export const expectTerminates = async (pod: Pod) =>
   expect(await pod.end("SIGTERM")).toEqual(ended({ stderr: MESSAGE }));
+
+/** The signals that are caught, and pause.c's exit code where sigaction fails for one. */
+export const HANDLED = { SIGINT: 1, SIGTERM: 2, SIGCHLD: 3 } as const;
+
+/** The tests that each sigaction is refused to a program. */
+export function testRefusals(command: () => readonly string[]): void {
+  for (const [signal, exitCode] of Object.entries(HANDLED))
+    needing(STRACE).test(`sigaction(${signal}) fails: exit code ${exitCode}`, async () => {
+      const when = await handlerOf(signal, ...command());
+      expect(await injected("rt_sigaction", `error=EINVAL:when=${when}`, ...command())).toEqual(
+        ended({ stderr: WARNING, exitCode }),
+      );
+    });
+}

@@ -3,7 +3,7 @@
  */
 import { childrenOf, endOf, field, output, proc, until } from "./process.ts";
 import type { Program } from "./programs.ts";
-import { type Surroundings, untilAtRest } from "./rest.ts";
+import { restsOrEnds, type Surroundings, untilAtRest } from "./rest.ts";
 
 /** A new user namespace gives root's rights over a PID namespace to whoever is not root. */
 const asRoot = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
@@ -135,6 +135,21 @@ export class Pod implements AsyncDisposable {
     return states.flatMap(([, pid, name, state]) =>
       pid === "1" || name === "sh" || name === "cat" ? [] : [state ?? ""],
     );
+  }
+
+  /** Waits until PID 1 has reaped all others. */
+  untilAlone(): Promise<void> {
+    return until("PID 1 alone", () => childrenOf(this.pid).length === 0 && this.others().length === 0, this);
+  }
+
+  /** How PID 1 gets on: whether it comes to rest, and reaps then; what it wrote, and how it ended, by SIGTERM if by none. */
+  async outcome(program: Program, surroundings?: Surroundings) {
+    const rests = await restsOrEnds(this, program, surroundings);
+    if (rests) {
+      this.exec("sh", "-c", "for i in 1 2 3 4 5; do sleep 0.01 & done");
+      await this.untilAlone();
+    }
+    return { rests, ...(await this.end(rests ? "SIGTERM" : undefined)) };
   }
 
   /** What PID 1 wrote and how it ended, after this signal if one is given. */

@@ -3,13 +3,24 @@
  */
 import { readFileSync } from "node:fs";
 
+/** What a process wrote and how it ended. */
+export interface Ending {
+  stdout: string;
+  stderr: string;
+  exitCode: number | null;
+  signalCode: Bun.Subprocess["signalCode"];
+}
+
 /** Runs a command to its end. Its outputs are text; latin1, so that every byte is a character. */
 export function output(
   command: readonly string[],
   options: { cwd?: string; env?: Record<string, string> } = {},
-) {
+): Ending {
   const { stdout, stderr, exitCode, signalCode } = Bun.spawnSync([...command], {
     stdin: "ignore",
+    // Milliseconds: as long as this waits, no limit of a test can end it.
+    timeout: 1_800_000,
+    killSignal: "SIGKILL",
     ...options,
   });
   return {
@@ -28,10 +39,11 @@ export function must(...command: readonly string[]): string {
 }
 
 /** What a process writes and how it ends, as `output` has it. */
-export async function endOf(child: Bun.Subprocess<"ignore", "pipe", "pipe">) {
+export async function endOf(child: Bun.Subprocess<"ignore", "pipe", "pipe">): Promise<Ending> {
   const stdout = await new Response(child.stdout).text();
   const stderr = await new Response(child.stderr).text();
-  return { stdout, stderr, exitCode: await child.exited, signalCode: child.signalCode };
+  await child.exited;
+  return { stdout, stderr, exitCode: child.exitCode, signalCode: child.signalCode };
 }
 
 /** A file of /proc/PID, or "" if the process is gone. */

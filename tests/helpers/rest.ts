@@ -2,7 +2,7 @@
  * At rest: the start is over, and what stays is what there will be until the next signal.
  */
 import { readlinkSync } from "node:fs";
-import { field, proc, type Subject, until } from "./process.ts";
+import { field, isGone, proc, type Subject, until } from "./process.ts";
 import type { Program } from "./programs.ts";
 
 /** The signals that pause.c catches, as SigCgt shows them: INT, TERM, CHLD. */
@@ -68,3 +68,14 @@ export function isAtRest(pid: number, program: Program, surroundings: Surroundin
 /** Waits for that. */
 export const untilAtRest = (subject: Subject, program: Program, surroundings: Surroundings = {}) =>
   until(`${program.name} at rest`, () => isAtRest(subject.pid, program, surroundings), subject);
+
+/** Waits until a process rests or has ended; whether it rests. */
+export async function restsOrEnds(subject: Subject, program: Program, surroundings: Surroundings = {}) {
+  let rests = false;
+  const settled = () => {
+    rests = isAtRest(subject.pid, program, surroundings);
+    return rests || isGone(subject.pid);
+  };
+  await until(`${program.name} at rest, or its end`, settled, subject);
+  return rests;
+}

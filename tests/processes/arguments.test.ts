@@ -3,9 +3,9 @@ import { join } from "node:path";
 import { cases } from "../helpers/dice.ts";
 import { describeEach, ended, MESSAGE, needing, WARNING } from "../helpers/expect.ts";
 import { outside } from "../helpers/pod.ts";
-import { isGone, output, until } from "../helpers/process.ts";
+import { output } from "../helpers/process.ts";
 import { hosted, type Program, programs, root } from "../helpers/programs.ts";
-import { isAtRest, untilAtRest } from "../helpers/rest.ts";
+import { restsOrEnds, untilAtRest } from "../helpers/rest.ts";
 import { CC } from "../helpers/tools.ts";
 
 /** The script itself, which Bun runs without a build. */
@@ -31,7 +31,7 @@ const ignored: Record<string, string[]> = {
   "an empty one": [""],
   "run and a script": ["run", "init.ts"],
   "-- and more": ["--", "--bun"],
-  "bytes that are no UTF-8": ["\xff\xfe"],
+  "characters that are not ASCII": ["\xff\xfe"],
   "10,000": Array(10_000).fill("argument"),
 };
 
@@ -86,7 +86,7 @@ async function outcome(program: Program, args: readonly string[]) {
   );
   const command = ["bash", "-c", `exec "$0" ${quoted.join(" ")}`, program.executable];
   await using child = outside(command);
-  await until("an end or rest", () => isGone(child.pid) || isAtRest(child.pid, program), child);
+  await restsOrEnds(child, program);
   return await child.end("SIGTERM");
 }
 

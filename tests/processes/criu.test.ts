@@ -7,20 +7,19 @@ import { mkdtempSync, readFileSync } from "node:fs";
 import { basename, join, relative } from "node:path";
 import { Machine, machineOf, missingDebian } from "../helpers/debian.ts";
 import { describeEach, MESSAGE, needing } from "../helpers/expect.ts";
-import { status, until } from "../helpers/process.ts";
+import { isGone, until } from "../helpers/process.ts";
 import { dist } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
-import { unobtainable } from "../helpers/tools.ts";
+import { ROOT, unobtainable } from "../helpers/tools.ts";
 
-const tools_ = needing(() =>
-  process.getuid?.() === 0
-    ? missingDebian({ mmdebstrap: "mmdebstrap", "/bin/busybox": "busybox-static" }) ||
-      unobtainable(() => machineOf("sid"))
-    : "run the tests as root",
+const criu = needing(
+  ROOT,
+  () =>
+    missingDebian({ mmdebstrap: "mmdebstrap", "/bin/busybox": "busybox-static" }) ||
+    unobtainable(() => machineOf("sid")),
 );
-const isGone = (pid: number) => /^(Z|$)/.test(status(pid, "State"));
 
-tools_.describe("CRIU", () => {
+criu.describe("CRIU", () => {
   let machine: Machine;
   beforeAll(async () => {
     machine = await Machine.start("sid");

@@ -1,109 +1,88 @@
 /**
- * What the kernel refuses, on the real executable: strace makes one system call fail.
+ * What the kernel refuses, and signals that come at a bad moment, on the real executable: by strace.
  */
 import { expect } from "bun:test";
-import { existsSync, readFileSync } from "node:fs";
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { describeEach, MESSAGE, needing } from "../helpers/expect.ts";
-import { childrenOf, must, output, until } from "../helpers/process.ts";
-import { dist, freestanding, hosted, type Program, root } from "../helpers/programs.ts";
-import { isAtRest, PAUSE, runtimeIsGone } from "../helpers/rest.ts";
+import { describeEach, ended, HANDLED, MESSAGE, needing, testRefusals, WARNING } from "../helpers/expect.ts";
+import { outside } from "../helpers/pod.ts";
+import { must, output } from "../helpers/process.ts";
+import { freestanding, hosted, root } from "../helpers/programs.ts";
+import { PAUSE, restsOrEnds, runtimeIsGone, untilAtRest } from "../helpers/rest.ts";
+import {
+  callsOfALife,
+  handlerOf,
+  injected,
+  injecting,
+  numbersOf,
+  STRACE,
+  traced,
+  tracing,
+} from "../helpers/strace.ts";
 
-const strace = needing({ strace: "strace" });
-
-/** The calls of one system call, or of a class of them, that a program makes until it pauses, in their order. */
-async function calls(program: Program, name: string): Promise<string[]> {
-  const file = join(dist, `${program.name}-${name}.strace`);
-  await rm(file, { force: true });
-  const tracer = Bun.spawn(["strace", "-o", file, "-e", `trace=${name},${PAUSE}`, program.executable], {
-    stderr: "ignore",
-  });
-  const lines = () => (existsSync(file) ? readFileSync(file, "utf8").split("\n") : []);
-  await until("pause", () => lines().some((line) => line.startsWith(`${PAUSE}(`)), tracer);
-  for (const pid of childrenOf(tracer.pid)) process.kill(pid, "SIGTERM");
-  await tracer.exited;
-  return lines().filter((line) => !line.startsWith(`${PAUSE}(`));
-}
-
-/** How a program ends when the `when`th call of a system call fails. */
-const injected = ({ executable }: Program, name: string, when: number) =>
-  output([
-    "strace",
-    "-o",
-    "/dev/null",
-    "-e",
-    `trace=${name}`,
-    "-e",
-    `inject=${name}:error=EINVAL:when=${when}`,
-    executable,
-  ]);
-
-const handlers = { SIGINT: 1, SIGTERM: 2, SIGCHLD: 3 };
+const strace = needing(STRACE);
 
 describeEach((program) => {
-  for (const [signal, exitCode] of Object.entries(handlers))
-    strace.test(`sigaction(${signal}) fails: exit code ${exitCode}`, async () => {
-      const trace = await calls(program, "rt_sigaction");
-      const when = 1 + trace.findIndex((line) => line.startsWith(`rt_sigaction(${signal}, {sa_handler=0x`));
-      expect(when).toBeGreaterThan(0);
-      expect(injected(program, "rt_sigaction", when)).toEqual({
-        stdout: "",
-        stderr: "Warning: pause should be the first process\n",
-        exitCode,
-        signalCode: null,
-      });
+  testRefusals(() => [program.executable]);
+
+  // A signal that strace sends in a call arrives when that has been made: between each two handlers.
+  for (const signal of Object.keys(HANDLED)) {
+    // The hosted one blocks all signals until its handlers are there.
+    const dies = signal === "SIGINT" && program !== hosted;
+    strace.test(`a SIGTERM in sigaction(${signal}) ends it with ${dies ? "SIGTERM" : 0}`, async () => {
+      const when = await handlerOf(signal, program.executable);
+      expect(await injected("rt_sigaction", `signal=SIGTERM:when=${when}`, program.executable)).toEqual(
+        ended(dies ? { stderr: WARNING, signalCode: "SIGTERM" } : { stderr: WARNING + MESSAGE }),
+      );
     });
+  }
 
   strace.test("no call that gives memory back, or protects it, fails", async () => {
-    const trace = await calls(program, "munmap,madvise,mprotect");
-    expect(trace.filter((line) => line.includes("= -1 "))).toEqual([]);
-    if (program === hosted) expect(trace.length).toBeGreaterThan(0);
+    const calls = await traced("munmap,madvise,mprotect", program.executable);
+    expect(calls.filter((call) => call.includes("= -1 "))).toEqual([]);
+    if (program === hosted) expect(calls.length).toBeGreaterThan(0);
   });
 });
 
-/** How pages of ours become executable. */
-const SEALS = `${Math.max(1 << 14, Number(must("getconf", "PAGESIZE")))}, PROT_READ|PROT_EXEC`;
+/** Which calls of mprotect make pages of ours executable: those of the routines, and of what unmaps all else. */
+async function seals(): Promise<readonly number[]> {
+  const size = Math.max(1 << 14, Number(must("getconf", "PAGESIZE")));
+  const calls = await traced("mprotect", hosted.executable);
+  const found = numbersOf(calls, new RegExp(`${size}, PROT_READ\\|PROT_EXEC`));
+  expect(found).toHaveLength(2);
+  return found;
+}
 
 strace.test("memory that cannot be made executable is one line and exit code 1", async () => {
-  const trace = await calls(hosted, "mprotect");
-  const when = 1 + trace.findIndex((line) => line.includes(SEALS));
-  expect(when).toBeGreaterThan(0);
-  expect(injected(hosted, "mprotect", when)).toMatchObject({
-    stdout: "",
-    stderr:
-      "Warning: pause should be the first process\nError: no executable memory for the signal handlers\n",
-    exitCode: 1,
-  });
+  const [when] = await seals();
+  const stderr = `${WARNING}Error: no executable memory for the signal handlers\n`;
+  expect(await injected("mprotect", `error=EINVAL:when=${when}`, hosted.executable)).toEqual(
+    ended({ stderr, exitCode: 1 }),
+  );
 });
 
 strace.test("where the runtime cannot be given back it stays, and all else is as ever", async () => {
-  const trace = await calls(hosted, "mprotect");
-  // The second that is sealed are the pages that unmap all else.
-  const when = 1 + trace.findLastIndex((line) => line.includes(SEALS));
-  expect(when).toBeGreaterThan(0);
-  const inject = ["-e", "trace=mprotect", "-e", `inject=mprotect:error=EINVAL:when=${when}`];
-  await using tracer = Bun.spawn(["strace", "-qq", "-o", "/dev/null", ...inject, hosted.executable], {
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  const pid = () => childrenOf(tracer.pid)[0] ?? 0;
-  await until("rest", () => isAtRest(pid(), hosted, { runtime: "may stay" }), tracer);
-  expect(runtimeIsGone(pid(), hosted)).toBe(false);
-  process.kill(pid(), "SIGTERM");
-  expect(await tracer.exited).toBe(0);
-  expect(await new Response(tracer.stderr).text()).toEndWith(MESSAGE);
+  const [, when] = await seals();
+  await using child = outside(injecting("mprotect", `error=EINVAL:when=${when}`, hosted.executable));
+  await untilAtRest(child, hosted, { runtime: "may stay" });
+  expect(runtimeIsGone(child.pid, hosted)).toBe(false);
+  expect(await child.end("SIGTERM")).toEqual(ended({ stderr: WARNING + MESSAGE }));
+});
+
+strace.test("a SIGTERM that comes in mprotect finds a handler that can be run", async () => {
+  for (const when of await seals())
+    expect(await injected("mprotect", `signal=SIGTERM:when=${when}`, hosted.executable)).toEqual(
+      ended({ stderr: WARNING + MESSAGE }),
+    );
 });
 
 strace.test("no page is writable and executable at once, but for Bun's JIT", async () => {
-  const trace = await calls(hosted, "mmap,mprotect");
-  const both = trace.filter((line) => /PROT_WRITE\|PROT_EXEC/.test(line));
-  expect(both.length).toBeLessThanOrEqual(1);
+  const calls = await traced("mmap,mprotect", hosted.executable);
+  expect(numbersOf(calls, /PROT_WRITE\|PROT_EXEC/).length).toBeLessThanOrEqual(1);
 });
 
 strace.test("no file of the working directory is read", async () => {
-  const trace = (await calls(hosted, "file")).filter((line) => /"/.test(line));
-  const paths = trace.flatMap(
-    (line) => /^(?:open|openat|access|stat|newfstatat|readlink|statx)\(.*?"([^"]*)"/.exec(line)?.[1] ?? [],
+  const paths = (await traced("file", hosted.executable)).flatMap(
+    (call) => /^(?:open|openat|access|stat|newfstatat|readlink|statx)\(.*?"([^"]*)"/.exec(call)?.[1] ?? [],
   );
   expect(paths.length).toBeGreaterThan(0);
   expect(
@@ -113,84 +92,31 @@ strace.test("no file of the working directory is read", async () => {
   ).toEqual([]);
 });
 
-/** Where a handler is installed that cannot be run yet, and where it becomes executable. */
-const early = {
-  rt_sigaction: /^rt_sigaction\(SIG(TERM|CHLD), \{sa_handler=0x/,
-  mprotect: /PROT_READ\|PROT_EXEC/,
-};
-
-for (const [name, pattern] of Object.entries(early))
-  strace.test(`a SIGTERM that comes in ${name} finds a handler that can be run`, async () => {
-    const trace = await calls(hosted, name);
-    // Those of the routines are the last but one that seals: the last are the pages that unmap all else.
-    const found = trace.flatMap((line, index) => (pattern.test(line) ? [index + 1] : [])).slice(-2);
-    expect(found).toHaveLength(2);
-    for (const when of found) {
-      const inject = ["-e", `trace=${name}`, "-e", `inject=${name}:signal=SIGTERM:when=${when}`];
-      const { stderr, exitCode, signalCode } = output([
-        ...["strace", "-qq", "-o", "/dev/null", ...inject, hosted.executable],
-      ]);
-      expect({ when, stderr, exitCode, signalCode }).toEqual({
-        ...{ when, stderr: `Warning: pause should be the first process\n${MESSAGE}`, exitCode: 0 },
-        signalCode: null,
-      });
-    }
-  });
-
 strace.test("SIGPWR finds its default, not Bun's handler, from the moment on when Bun goes", async () => {
-  const trace = await calls(hosted, "munmap");
   // The executable's first address: Bun's code goes with it.
-  const first = 1 + trace.findIndex((line) => line.startsWith("munmap(0x200000,"));
+  const [first = 0] = numbersOf(await traced("munmap", hosted.executable), /^munmap\(0x200000,/);
   expect(first).toBeGreaterThan(0);
-  const file = join(dist, "munmap.strace");
   // How many calls there are is chance: ranges that happen to lie side by side go by one.
-  for (let when = first; ; when++) {
-    const inject = ["-e", "trace=munmap", "-e", `inject=munmap:signal=SIGPWR:when=${when}`];
-    await using tracer = Bun.spawn(["strace", "-qq", "-o", file, ...inject, hosted.executable], {
-      stdio: ["ignore", "ignore", "ignore"],
+  for (let when = first, rests = false; !rests; when++) {
+    await using trace = tracing("munmap", [hosted.executable], `signal=SIGPWR:when=${when}`);
+    rests = await restsOrEnds(trace.child, hosted);
+    const calls = trace.lines().filter((line) => line.includes("munmap(")).length;
+    const { signalCode } = await trace.child.end("SIGTERM");
+    // It rests where there is no such call any more.
+    expect({ when, signalCode, rests }).toEqual({
+      when,
+      signalCode: rests ? null : "SIGPWR",
+      rests: calls < when,
     });
-    const pid = () => childrenOf(tracer.pid)[0] ?? 0;
-    const hasEnded = () => tracer.exitCode !== null || tracer.signalCode !== null;
-    await until("an end or rest", () => hasEnded() || isAtRest(pid(), hosted), tracer);
-    if (!hasEnded()) {
-      process.kill(pid(), "SIGTERM");
-      await tracer.exited;
-      expect(readFileSync(file, "utf8").split("munmap(").length - 1).toBeLessThan(when);
-      expect(when).toBeGreaterThan(first);
-      break;
-    }
-    expect({ when, signalCode: tracer.signalCode }).toEqual({ when, signalCode: "SIGPWR" });
+    if (rests) expect(when).toBeGreaterThan(first);
   }
 });
-
-/** The system calls of a start, a SIGCHLD and a SIGTERM; `loop` is the one in which it rests. */
-async function callsOfALife({ name, executable }: Program): Promise<{ all: string[]; loop: number }> {
-  const file = join(dist, `${name}-life.strace`);
-  await rm(file, { force: true });
-  const tracer = Bun.spawn(["strace", "-f", "-qq", "-o", file, executable], {
-    stdio: ["ignore", "ignore", "ignore"],
-  });
-  const all = () =>
-    existsSync(file)
-      ? [...readFileSync(file, "utf8").matchAll(/^\d+ +(\w+)\(/gm)].map(([, name]) => name ?? "")
-      : [];
-  const loop = () => all().indexOf(PAUSE);
-  await until("pause", () => loop() > 0, tracer);
-  const [pid] = childrenOf(tracer.pid);
-  if (pid === undefined) throw new Error("nothing is traced");
-  process.kill(pid, "SIGCHLD");
-  await until("the handler's end", () => all().lastIndexOf("rt_sigreturn") > loop(), { pid });
-  process.kill(pid, "SIGTERM");
-  await tracer.exited;
-  return { all: all(), loop: loop() };
-}
 
 describeEach(
   (program) => {
     strace.test("at rest no system calls are left but those of its signals", async () => {
-      const { all, loop } = await callsOfALife(program);
-      const left = ["exit_group", PAUSE, "rt_sigreturn", "wait4", "write"];
-      expect([...new Set(all.slice(loop))].toSorted()).toEqual(left);
+      const { rest } = await callsOfALife(tracing("all", [program.executable]));
+      expect(rest).toEqual(["exit_group", PAUSE, "rt_sigreturn", "wait4", "write"]);
     });
   },
   [hosted, freestanding],
@@ -206,7 +132,8 @@ strace.test("examples/seccomp.json allows what a start and a rest call, and litt
   }
   const own = process.arch === "x64" ? "On x86-64" : "On arm64";
   const allowed = [...(groups.get("On both architectures") ?? []), ...(groups.get(own) ?? [])];
-  const { all } = await callsOfALife(hosted);
+  const { start, rest } = await callsOfALife(tracing("all", [hosted.executable]));
+  const all = [...start, ...rest];
   expect(all.filter((name) => ![...groups.values()].flat().includes(name))).toEqual([]);
   // Another glibc than the image's loads the executable with other calls.
   if (output(["ldd", "--version"]).stdout.includes("2.36"))

@@ -1,77 +1,73 @@
 /**
  * README's two commands on machines that are not like ours: what is missing is said in one line.
  */
-import { describe, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { KEYRING } from "../../image/debian.ts";
 import { needing } from "../helpers/expect.ts";
-import { output } from "../helpers/process.ts";
+import { must, output } from "../helpers/process.ts";
 import { dist, root } from "../helpers/programs.ts";
+import { ROOT } from "../helpers/tools.ts";
 
-const isRoot = process.getuid?.() === 0;
 /** Root sees the clone at /mnt: users may not enter every folder that it can lie in, such as root's own. */
-const [prefix, clone] = isRoot
-  ? [["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /mnt && exec "$@"', root], "/mnt"]
-  : [[], root];
+const asRoot = needing(ROOT);
+const [prefix, clone] = asRoot.skip
+  ? [[], root]
+  : [["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /mnt && exec "$@"', root], "/mnt"];
 const bun = process.execPath.replace(root, clone);
 const TITLE = "sleep as PID 1 of a new PID namespace, as in a pod without a pause container:\n";
 
+const user = "exec setpriv --reuid 65534 --regid 65534 --clear-groups";
+// Whoever is not root and has not the whole of /proc gets no new one, as in a container.
+const HIDDEN = `mount -t tmpfs none /proc/sys; ${user}`;
+
 /** What a shell does first, and the line that follows. */
-const reasons: Record<string, readonly [setup: string, line: RegExp]> = {
+const reasons: Record<string, readonly [setup: string, line: RegExp, by?: typeof asRoot]> = {
   "no tools": ["unset CI; PATH=; exec", /^This needs tools that are not here: apt-get install util-linux$/],
-};
-if (isRoot) {
-  // Whoever is not root and has not the whole of /proc gets no new one, as in a container.
-  const user = "exec setpriv --reuid 65534 --regid 65534 --clear-groups";
-  reasons["root without its rights"] = [
+  "root without its rights": [
     "exec setpriv --bounding-set=-sys_admin",
     /^PID namespaces cannot be made here \(unshare: unshare failed: Operation not permitted\): run this outside/,
-  ];
-  reasons["a /proc with hidden parts"] = [
-    `mount -t tmpfs none /proc/sys; ${user}`,
+    asRoot,
+  ],
+  "a /proc with hidden parts": [
+    HIDDEN,
     /^PID namespaces cannot be made here \(unshare: mount \/proc failed: Operation not permitted\): run this outside/,
-  ];
+    asRoot,
+  ],
   // The kernel gives no user namespace to whoever is in a chroot (user_namespaces(7)).
-  reasons["no user namespaces"] = [
+  "no user namespaces": [
     `mount --rbind / /media; exec chroot /media ${user.replace("exec ", "")}`,
     /^PID namespaces are for root only here \(unshare: unshare failed: Operation not permitted\): run this as root/,
-  ];
-}
+    asRoot,
+  ],
+};
 
 const inSetup = (setup: string, ...command: readonly string[]) =>
   output([...prefix, "sh", "-c", `${setup} "$@"`, "sh", ...command]);
 
 const namespaces = needing({ unshare: "util-linux", nsenter: "util-linux" });
 namespaces.test("npm start shows both builds reaping, and what it proved", () => {
-  const { stdout, exitCode } = output(["npm", "--prefix", root, "start"]);
-  expect([exitCode, stdout]).toEqual([0, stdout]);
+  const stdout = must("npm", "--prefix", root, "start");
   for (const words of ["300 zombies", "freestanding pause", "hosted pause", "both builds reap all 300"])
     expect(stdout).toContain(words);
 });
 
-describe("npm start", () => {
-  for (const [name, [setup, line]] of Object.entries(reasons))
-    test(`${name}: one line, and 1`, () => {
-      const { stdout, stderr, exitCode } = inSetup(setup, bun, join(clone, "examples/orphans.ts"));
-      expect(stderr.trimEnd()).toMatch(line);
-      expect({ lines: stderr.split("\n").length, exitCode }).toEqual({ lines: 2, exitCode: 1 });
-      expect(["", TITLE]).toContain(stdout);
-    });
-});
+for (const [name, [setup, line, by = needing()]] of Object.entries(reasons))
+  by.test(`npm start, ${name}: one line, and 1`, () => {
+    const { stdout, stderr, exitCode } = inSetup(setup, bun, join(clone, "examples/orphans.ts"));
+    expect(stderr.trimEnd()).toMatch(line);
+    expect({ lines: stderr.split("\n").length, exitCode }).toEqual({ lines: 2, exitCode: 1 });
+    expect(["", TITLE]).toContain(stdout);
+  });
 
-const [setup = ""] = reasons["a /proc with hidden parts"] ?? [];
-test.skipIf(setup === "")(
-  `where unshare fails after its fork there is no pod${setup === "" ? " (skipped: run the tests as root)" : ""}`,
-  () => {
-    const script = `const { Pod } = await import("${clone}/tests/helpers/pod.ts");
-      const starts = Array.from({ length: 50 }, () => Pod.start(["sleep", "infinity"]));
-      for (const { status, reason } of await Promise.allSettled(starts)) console.log(status, reason?.message.trim());`;
-    const { stdout } = inSetup(setup, bun, "-e", script);
-    const line = "rejected unshare: mount /proc failed: Operation not permitted\n";
-    expect(stdout).toBe(line.repeat(50));
-  },
-);
+asRoot.test("where unshare fails after its fork there is no pod", () => {
+  const script = `const { Pod } = await import("${clone}/tests/helpers/pod.ts");
+    const starts = Array.from({ length: 50 }, () => Pod.start(["sleep", "infinity"]));
+    for (const { status, reason } of await Promise.allSettled(starts)) console.log(status, reason?.message.trim());`;
+  const line = "rejected unshare: mount /proc failed: Operation not permitted\n";
+  expect(inSetup(HIDDEN, bun, "-e", script).stdout).toBe(line.repeat(50));
+});
 
 /** A machine whose apt reaches nothing. */
 const offline = join(dist, "offline.conf");
@@ -100,17 +96,14 @@ apt.test(
   },
 );
 
-test.skipIf(!isRoot)(
-  `npm cit in a folder that only root may enter${isRoot ? "" : " (skipped: run the tests as root)"}`,
-  () => {
-    const hide = `mount -t tmpfs -o mode=700 none /media && mkdir /media/clone && mount --bind "$0" /media/clone && cd /media/clone && exec "$@"`;
-    const command = ["test", "tests/processes/hostile.test.ts", "-t", "65535|one process"];
-    const bun = process.execPath.replace(root, "/media/clone");
-    const { stderr, exitCode } = output(["unshare", "--mount", "sh", "-c", hide, root, bun, ...command]);
-    expect(stderr).toContain("one process at most");
-    expect([exitCode, stderr]).toEqual([0, stderr]);
-  },
-);
+asRoot.test("npm cit in a folder that only root may enter", () => {
+  const hide = `mount -t tmpfs -o mode=700 none /media && mkdir /media/clone && mount --bind "$0" /media/clone && cd /media/clone && exec "$@"`;
+  const command = ["test", "tests/processes/hostile.test.ts", "-t", "65535|one process"];
+  const bun = process.execPath.replace(root, "/media/clone");
+  const { stderr, exitCode } = output(["unshare", "--mount", "sh", "-c", hide, root, bun, ...command]);
+  expect(stderr).toContain("one process at most");
+  expect([exitCode, stderr]).toEqual([0, stderr]);
+});
 
 test("bun test FILE...: a test may take longer than Bun's 5 seconds, and one line says which packages are missing", () => {
   const folder = mkdtempSync(join(dist, "two-"));

@@ -2,12 +2,13 @@
  * The resting state: what is left of the runtime, and that nothing but it, or an end, ever follows a start.
  */
 import { expect, test } from "bun:test";
-import { describeEach, expectTerminates, MESSAGE, needing } from "../helpers/expect.ts";
+import { describeEach, ended, expectTerminates, MESSAGE, needing, WARNING } from "../helpers/expect.ts";
 import { observable, outside, Pod, UNPRIVILEGED } from "../helpers/pod.ts";
 import { childrenOf, output, proc, status, until } from "../helpers/process.ts";
-import { freestanding, hosted, type Program, reference } from "../helpers/programs.ts";
+import { hosted, type Program, reference } from "../helpers/programs.ts";
 import { random } from "../helpers/random.ts";
-import { CAUGHT, isAtRest, runtimeIsGone, type Surroundings, untilAtRest } from "../helpers/rest.ts";
+import { CAUGHT, isAtRest, restsOrEnds, runtimeIsGone, untilAtRest } from "../helpers/rest.ts";
+import { ROOT } from "../helpers/tools.ts";
 
 /** Nothing is left of the start: neither its executable, but for what belongs there, nor its threads and its heap. */
 function expectRuntimeGone(pid: number, program: Program): void {
@@ -50,14 +51,11 @@ describeEach((program) => {
     }
   });
 
-  test.skipIf(process.getuid?.() !== 0)(
-    "who is root without CAP_SYS_PTRACE joins the namespaces of a root PID 1",
-    async () => {
-      const nested = ["setpriv", "--bounding-set=-sys_ptrace"];
-      await using pod = await Pod.atRest(program, nested);
-      expect(output([...nested, ...pod.inside("true")])).toMatchObject({ stderr: "", exitCode: 0 });
-    },
-  );
+  needing(ROOT).test("who is root without CAP_SYS_PTRACE joins the namespaces of a root PID 1", async () => {
+    const nested = ["setpriv", "--bounding-set=-sys_ptrace"];
+    await using pod = await Pod.atRest(program, nested);
+    expect(output([...nested, ...pod.inside("true")])).toEqual(ended({}));
+  });
 
   test("200 started at once all come to rest", async () => {
     await using stack = new AsyncDisposableStack();
@@ -85,24 +83,21 @@ for (const [where, by] of Object.entries({
   });
 
 /** Settings that start threads of the runtime, or compile what has hardly run: it works just the same. */
-const settings: Record<string, readonly [env: Record<string, string>, surroundings: Surroundings]> = {
-  "a debugger": [{ BUN_INSPECT: "127.0.0.1:0" }, { runtime: "may stay" }],
-  "a JIT at once": [{ BUN_JSC_thresholdForJITAfterWarmUp: "1" }, { runtime: "may stay" }],
-  "a JIT ten times as soon": [{ BUN_JSC_jitPolicyScale: "0.1" }, { runtime: "may stay" }],
+const settings: Record<string, Record<string, string>> = {
+  "a debugger": { BUN_INSPECT: "127.0.0.1:0" },
+  "a JIT at once": { BUN_JSC_thresholdForJITAfterWarmUp: "1" },
+  "a JIT ten times as soon": { BUN_JSC_jitPolicyScale: "0.1" },
 };
 
-for (const [name, [env, surroundings]] of Object.entries(settings)) {
+for (const [name, env] of Object.entries(settings))
   test(`with ${name} the runtime may stay, and it works just the same`, async () => {
     await using child = outside([hosted.executable], env);
-    await untilAtRest(child, hosted, surroundings);
+    await untilAtRest(child, hosted, { runtime: "may stay" });
     // Threads and mappings go together.
     expect(proc(child.pid, "maps").includes(hosted.executable)).toBe(status(child.pid, "Threads") !== "1");
-    process.kill(child.pid, "SIGCHLD");
-    child.kill("SIGTERM");
-    expect(await child.exited).toBe(0);
-    expect(await new Response(child.stderr).text()).toEndWith(MESSAGE);
+    child.kill("SIGCHLD");
+    expect(await child.end("SIGTERM")).toEqual(ended({ stderr: WARNING + MESSAGE }));
   });
-}
 
 test("JSC_SIGNAL_FOR_GC=10: with a handler of Bun's the runtime stays, and it survives that signal", async () => {
   await using pod = await Pod.atRest(hosted, ["env", "JSC_SIGNAL_FOR_GC=10"], {
@@ -158,10 +153,8 @@ describeEach((program) => {
     const next = random(20261124);
     const longest = await longestStart(program);
     const hits: Record<Window, number> = { "before the handlers": 0, "on the way to rest": 0, "at rest": 0 };
-    const endings: Record<string, Set<string>> = {};
     const one = async (signal: (typeof SIGNALS)[number], delay: number) => {
       await using child = outside([program.executable]);
-      const ended = () => child.exitCode !== null || child.signalCode !== null;
       // In Bun's first milliseconds its own handler of SIGSEGV ends in a crash report or hangs: see LIMITS.md.
       if (signal === "SIGSEGV")
         await until("our handlers", () => status(child.pid, "SigCgt").endsWith("2"), child);
@@ -169,42 +162,16 @@ describeEach((program) => {
       while (performance.now() - begin < delay) await new Promise(setImmediate);
       hits[windowOf(child.pid, program)]++;
       child.kill(signal);
-      await until(
-        `an end or rest after ${signal} at ${delay} ms`,
-        () => ended() || isAtRest(child.pid, program),
-        child,
-      );
-      child.kill("SIGTERM");
-      await child.exited;
-      endings[signal] ??= new Set();
-      endings[signal].add(String(child.signalCode ?? child.exitCode));
+      await restsOrEnds(child, program);
+      const { exitCode, signalCode } = await child.end("SIGTERM");
+      const ending = signalCode ?? exitCode;
+      if (ending !== 0) expect(ending, `at ${delay} ms`).toBe(signal);
     };
-    // The others are at rest before they can be looked at: the next test makes their windows wide.
+    // The others are at rest before they can be looked at: tests/processes/faults.test.ts has their windows.
     const windows: Window[] =
       program === hosted ? ["before the handlers", "on the way to rest", "at rest"] : ["at rest"];
     // Which window a signal meets is chance, so there are more starts until each was met.
     for (let started = 0; started < STARTS || windows.some((window) => hits[window] < 5); started += AT_ONCE)
       await Promise.all(SIGNALS.map((signal) => one(signal, next() * longest)));
-    for (const signal of SIGNALS)
-      for (const ending of endings[signal] ?? []) expect(["0", signal]).toContain(ending);
   });
 });
-
-const strace = needing({ strace: "strace" });
-
-/** What is caught in the windows between the calls of sigaction, and how a SIGTERM then ends it. */
-const betweenHandlers = { "0000000000000002": "SIGTERM", "0000000000004002": 0 } as const;
-
-for (const program of [freestanding, reference])
-  for (const [caught, ending] of Object.entries(betweenHandlers))
-    strace.test(`${program.name}: SIGTERM when SigCgt is ${caught} ends it with ${ending}`, async () => {
-      const delay = ["-e", "trace=rt_sigaction", "-e", "inject=rt_sigaction:delay_exit=300000"];
-      await using tracer = Bun.spawn(["strace", "-qq", "-o", "/dev/null", ...delay, program.executable], {
-        stdio: ["ignore", "ignore", "ignore"],
-      });
-      const pid = () => childrenOf(tracer.pid)[0] ?? 0;
-      await until("the window", () => status(pid(), "SigCgt") === caught, tracer);
-      process.kill(pid(), "SIGTERM");
-      await tracer.exited;
-      expect(tracer.signalCode ?? tracer.exitCode).toBe(ending);
-    });

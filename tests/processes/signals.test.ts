@@ -1,10 +1,19 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readlinkSync } from "node:fs";
-import { describeEach, expectAlike, expectTerminates, MESSAGE, needing } from "../helpers/expect.ts";
+import {
+  describeEach,
+  ended,
+  expectAlike,
+  expectTerminates,
+  INTERRUPTED,
+  MESSAGE,
+  needing,
+  WARNING,
+} from "../helpers/expect.ts";
 import { inNewNamespace, outside, Pod } from "../helpers/pod.ts";
 import { childrenOf, output, proc, status, until } from "../helpers/process.ts";
 import { compile, type Program } from "../helpers/programs.ts";
-import { CAUGHT, isAtRest, untilAtRest } from "../helpers/rest.ts";
+import { CAUGHT, restsOrEnds, type Surroundings, untilAtRest } from "../helpers/rest.ts";
 import { CC } from "../helpers/tools.ts";
 
 const SIGKILL = 9;
@@ -19,36 +28,22 @@ async function outcome(program: Program, signo: number, from: "inside" | "outsid
   await using pod = await Pod.atRest(program);
   if (from === "inside") pod.exec("sh", "-c", `kill -${signo} 1`);
   else output(["sh", "-c", `kill -${signo} ${pod.pid}`]);
-  const gone = () => /^[ZX]|^$/.test(status(pod.pid, "State"));
-  const stopped = () => status(pod.pid, "State").startsWith("T");
-  await until("an outcome", () => gone() || stopped() || isAtRest(pod.pid, program), pod);
-  if (gone()) return await pod.end();
+  if (!(await restsOrEnds(pod, program))) return await pod.end();
   const fields = ["State", "SigCgt", "SigIgn", "SigBlk"].map((field) => status(pod.pid, field));
   await expectTerminates(pod);
   return fields;
 }
 
+/** SIGINT and SIGTERM, and what PID 1 says of them. */
+const messages: Record<number, string> = { 2: INTERRUPTED, 15: MESSAGE };
+
 for (const from of ["inside", "outside"] as const)
   for (const signo of signals)
     test(`signal ${signo} to PID 1 from ${from} the namespace`, async () => {
-      await expectAlike((program) => outcome(program, signo, from));
+      const found = await expectAlike((program) => outcome(program, signo, from));
+      const stderr = messages[signo];
+      if (stderr !== undefined) expect(found).toEqual(ended({ stderr }));
     });
-
-describeEach((program) => {
-  for (const [signal, description] of [
-    ["SIGTERM", "Terminated"],
-    ["SIGINT", "Interrupt"],
-  ] as const)
-    test(`${signal} ends PID 1 with a message and 0`, async () => {
-      await using pod = await Pod.atRest(program);
-      expect(await pod.end(signal)).toEqual({
-        stdout: "",
-        stderr: `Shutting down, got signal: ${description}\n`,
-        exitCode: 0,
-        signalCode: null,
-      });
-    });
-});
 
 /** The descriptors of a process: what they lead to and, of an eventpoll, what it watches and with what data. */
 function descriptorsOf(pid: number): Record<string, string> {
@@ -59,31 +54,40 @@ function descriptorsOf(pid: number): Record<string, string> {
   return Object.fromEntries(descriptors);
 }
 
-/** A process that is not PID 1, started by a shell that runs `setup` before. */
-async function outsideOfPod(program: Program, setup: string) {
-  await using child = outside(["bash", "-c", `${setup} exec "$@"`, "bash", program.executable]);
-  await untilAtRest(child, program);
+/** A process that is not PID 1: a shell that runs `setup` and becomes the program, which a SIGINT then ends. */
+async function outsideOfPod(program: Program, setup: string, surroundings?: Surroundings) {
+  await using child = outside(["bash", "-c", `${setup} "$@"`, "bash", program.executable]);
+  await untilAtRest(child, program, surroundings);
   const found = {
     status: ["Threads", "SigBlk", "SigIgn", "SigCgt"].map((field) => status(child.pid, field)),
     descriptors: descriptorsOf(child.pid),
   };
-  child.kill("SIGTERM");
-  return { ...found, stderr: await new Response(child.stderr).text(), exitCode: await child.exited };
+  return { ...found, end: await child.end("SIGINT") };
 }
 
-const setups: Record<string, string> = {
-  "as it comes": "",
-  "with HUP, QUIT and RTMIN ignored": "trap '' HUP QUIT RTMIN;",
-  "with descriptors 3, 5 and 9": "exec 3</dev/null 5</etc/passwd 9>/dev/null;",
-  "with descriptors 3 to 6": "exec 3</dev/null 4</dev/null 5</dev/null 6</dev/null;",
-  "without standard input": "exec <&-;",
-  "without standard output": "exec >&-;",
+const TERM = "0000000000004000";
+const setups: Record<string, readonly [setup: string, surroundings?: Surroundings]> = {
+  "as it comes": ["exec"],
+  "with HUP, QUIT and RTMIN ignored": ["trap '' HUP QUIT RTMIN; exec"],
+  "with HUP, USR1 and CHLD blocked": [
+    "exec env --block-signal=HUP,USR1,CHLD",
+    { blocked: "0000000000010201" },
+  ],
+  "with TERM blocked and pending": [
+    `exec env --block-signal=TERM bash -c 'kill -TERM $$; exec "$@"' bash`,
+    { blocked: TERM, pending: TERM },
+  ],
+  "with descriptors 3, 5 and 9": ["exec 3</dev/null 5</etc/passwd 9>/dev/null; exec"],
+  "with descriptors 3 to 6": ["exec 3</dev/null 4</dev/null 5</dev/null 6</dev/null; exec"],
+  "without standard input": ["exec <&-; exec"],
+  "without standard output": ["exec >&-; exec"],
 };
 
-for (const [name, setup] of Object.entries(setups))
+for (const [name, [setup, surroundings]] of Object.entries(setups))
   test(`at rest it is what the reference is: ${name}`, async () => {
-    const { status } = await expectAlike((program) => outsideOfPod(program, setup));
+    const { status, end } = await expectAlike((program) => outsideOfPod(program, setup, surroundings));
     expect(status).toContain(CAUGHT);
+    expect(end).toEqual(ended({ stderr: WARNING + INTERRUPTED }));
   });
 
 // What Bun itself opens first: an eventpoll. It must not be taken for one that the parent left.
@@ -96,61 +100,50 @@ const inherited: Record<string, string> = {
 for (const [name, redirections] of Object.entries(inherited))
   cc.test(`every inherited descriptor stays open: ${name}`, async () => {
     const surroundings = compile("surroundings");
-    const setup = `exec ${redirections}; set -- ${surroundings} eventpoll "$@";`;
+    const setup = `exec ${redirections}; exec ${surroundings} eventpoll`;
     const inherits = {
       "3": "pipe",
       "4": "anon_inode:[eventpoll] tfd:        3 events:       19 data:         70617573",
       ...(redirections.includes("5<") ? { "5": "/dev/null", "6": "/dev/null", "7": "/dev/null" } : {}),
     };
     await expectAlike(async (program) => {
-      const { descriptors, stderr, exitCode } = await outsideOfPod(program, setup);
+      const { descriptors, end } = await outsideOfPod(program, setup);
       expect({ program: program.name, descriptors }).toMatchObject({
         program: program.name,
         descriptors: inherits,
       });
       // Where it cannot be known what Bun opened, that may stay.
-      return { stderr, exitCode };
+      return end;
     });
   });
 
-/** Where nobody reads its outputs: how it ends. PID 1 is spared by SIGPIPE. */
-const unread: Record<
-  string,
-  readonly [args: readonly string[], isPid1: boolean, end: NodeJS.Signals | number]
-> = {
-  "the version": [["-v"], false, "SIGPIPE"],
-  "the warning": [[], false, "SIGPIPE"],
-  "the version, as PID 1": [["-v"], true, 0],
-  "the last message, as PID 1": [[], true, 0],
+/** What it writes where nobody reads its outputs. */
+const unread: Record<string, readonly [args: readonly string[], isPid1: boolean]> = {
+  "the version": [["-v"], false],
+  "the warning": [[], false],
+  "the version, as PID 1": [["-v"], true],
+  "the last message, as PID 1": [[], true],
 };
 
-for (const [name, [args, isPid1, end]] of Object.entries(unread))
+for (const [name, [args, isPid1]] of Object.entries(unread))
   cc.test(`into a pipe that is closed: ${name}`, async () => {
     const found = await expectAlike(async (program) => {
-      const command = [compile("surroundings"), "closed-pipe", program.executable, ...args];
+      const by = [compile("surroundings"), "closed-pipe"];
       if (isPid1 && args.length === 0) {
-        await using pod = await Pod.start(command);
-        await untilAtRest(pod, program);
-        return (await pod.end("SIGTERM")).exitCode;
+        await using pod = await Pod.atRest(program, by);
+        return await pod.end("SIGTERM");
       }
-      const { exitCode, signalCode } = output(isPid1 ? inNewNamespace(...command) : command);
-      return signalCode ?? exitCode;
+      const command = [...by, program.executable, ...args];
+      return output(isPid1 ? inNewNamespace(...command) : command);
     });
-    expect(found).toBe(end);
+    // PID 1 is spared by SIGPIPE.
+    expect(found).toEqual(ended(isPid1 ? {} : { signalCode: "SIGPIPE" }));
   });
 
-/** HUP, USR1 and CHLD. */
-const BLOCKED = "0000000000010201";
+/** How often a process gave up the processor by itself. */
+const switches = (pid: number) => Number(status(pid, "voluntary_ctxt_switches"));
 
 describeEach((program) => {
-  test("the signal mask is the inherited one", async () => {
-    await using child = outside(["env", "--block-signal=HUP,USR1,CHLD", program.executable]);
-    await untilAtRest(child, program, { blocked: BLOCKED });
-    child.kill("SIGTERM");
-    expect(await new Response(child.stderr).text()).toEndWith(MESSAGE);
-    expect(await child.exited).toBe(0);
-  });
-
   test("a child that is stopped and continued does not wake PID 1 (SA_NOCLDSTOP)", async () => {
     await using pod = await Pod.atRest(program);
     const shell = Bun.spawn(pod.inside("sh", "-c", "sleep infinity & exec true"), { stdout: "ignore" });
@@ -177,6 +170,3 @@ describeEach((program) => {
     expect(proc(orphan, "status")).toBe("");
   });
 });
-
-/** How often a process gave up the processor by itself. */
-const switches = (pid: number) => Number(status(pid, "voluntary_ctxt_switches"));
