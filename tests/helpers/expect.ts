@@ -2,7 +2,7 @@
  * What the tests expect of every program under test. For tests only: it imports the test runner.
  */
 import { describe, expect, test } from "bun:test";
-import type { Pod } from "./pod.ts";
+import { NAMESPACES, type Pod } from "./pod.ts";
 import type { Ending } from "./process.ts";
 import { type Program, programs } from "./programs.ts";
 import { handlerOf, injected, STRACE } from "./strace.ts";
@@ -69,7 +69,7 @@ export const HANDLED = { SIGINT: 1, SIGTERM: 2, SIGCHLD: 3 } as const;
 /** The tests that each sigaction is refused to a program. */
 export function testRefusals(command: () => readonly string[]): void {
   for (const [signal, exitCode] of Object.entries(HANDLED))
-    needing(STRACE).test(`sigaction(${signal}) fails: exit code ${exitCode}`, async () => {
+    needing(NAMESPACES, STRACE).test(`sigaction(${signal}) fails: exit code ${exitCode}`, async () => {
       const when = await handlerOf(signal, ...command());
       expect(await injected("rt_sigaction", `error=EINVAL:when=${when}`, ...command())).toEqual(
         ended({ stderr: WARNING, exitCode }),

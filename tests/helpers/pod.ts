@@ -4,6 +4,7 @@
 import { childrenOf, endOf, field, output, proc, until } from "./process.ts";
 import type { Program } from "./programs.ts";
 import { restsOrEnds, type Surroundings, untilAtRest } from "./rest.ts";
+import { type Needed, refusedInCI } from "./tools.ts";
 
 /** A new user namespace gives root's rights over a PID namespace to whoever is not root. */
 const asRoot = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
@@ -22,6 +23,12 @@ export const inNewNamespace = (...command: readonly string[]): string[] => [
   ...["--pid", "--fork", "--kill-child", "--mount-proc"],
   ...command,
 ];
+
+/** Namespaces: for PID 1, and for whoever is not root to look into what is not dumpable. */
+export const NAMESPACES: Needed = () => {
+  const { exitCode, stderr } = output(inNewNamespace("true"));
+  return refusedInCI(exitCode === 0 ? "" : `run the tests as root, and not in a container: ${stderr.trim()}`);
+};
 
 /** Starts a command that is not PID 1, where we may look into it. It goes with its scope, whatever signals it blocks. */
 export function outside(command: readonly string[], env: Record<string, string> = {}) {

@@ -4,7 +4,7 @@
  * qemu-user gives no /proc/PID/status of its guest, so what is caught is seen in what signals do; its memory and its
  * page tables are qemu's own, so they are not looked at.
  */
-import { beforeAll, expect, test } from "bun:test";
+import { beforeAll, expect } from "bun:test";
 import { join } from "node:path";
 import { version } from "../../package.json" with { type: "json" };
 import { type Architecture, architectures } from "../helpers/architectures.ts";
@@ -17,12 +17,14 @@ import {
   testRefusals,
   WARNING,
 } from "../helpers/expect.ts";
-import { outside, Pod } from "../helpers/pod.ts";
+import { NAMESPACES, outside, Pod } from "../helpers/pod.ts";
 import { must, output, proc, until } from "../helpers/process.ts";
 import { compile, dist, root } from "../helpers/programs.ts";
 import { sleepsInPause } from "../helpers/rest.ts";
 import { callsOfALife, following } from "../helpers/strace.ts";
 import { CC } from "../helpers/tools.ts";
+
+const { test } = needing(NAMESPACES);
 
 /** Where the libraries are that the hosted build loads on arm64, with Debian's package for them. */
 const [LIBRARIES, brings] =

@@ -1,12 +1,15 @@
-import { expect, test } from "bun:test";
+import { expect } from "bun:test";
 import { join } from "node:path";
 import { cases } from "../helpers/dice.ts";
 import { describeEach, ended, MESSAGE, needing, WARNING } from "../helpers/expect.ts";
-import { outside } from "../helpers/pod.ts";
+import { NAMESPACES, outside } from "../helpers/pod.ts";
 import { output } from "../helpers/process.ts";
 import { hosted, type Program, programs, root } from "../helpers/programs.ts";
 import { restsOrEnds, untilAtRest } from "../helpers/rest.ts";
 import { CC } from "../helpers/tools.ts";
+
+const { test } = needing(NAMESPACES);
+const cc = needing(NAMESPACES, CC, { bash: "bash" });
 
 /** The script itself, which Bun runs without a build. */
 const fromSource: Program = { ...hosted, name: "bun init.ts", executable: process.execPath };
@@ -90,7 +93,7 @@ async function outcome(program: Program, args: readonly string[]) {
   return await child.end("SIGTERM");
 }
 
-needing(CC, { bash: "bash" }).test("only -v and -V are arguments that matter, as for the reference", () =>
+cc.test("only -v and -V are arguments that matter, as for the reference", () =>
   cases(60, async (dice) => {
     const args = dice.list(0, 8, () =>
       dice.pick([dice.pick(NEAR_MISSES), dice.text(dice.pick([3, 40]), 0, 1)]),
@@ -101,4 +104,5 @@ needing(CC, { bash: "bash" }).test("only -v and -V are arguments that matter, as
     expect(endings, JSON.stringify(args)).toEqual(
       programs.map(({ version }) => ended(prints ? { stdout: version } : { stderr: WARNING + MESSAGE })),
     );
-  }));
+  }),
+);

@@ -1,7 +1,7 @@
 /**
  * What an editor of init.ts may write: both builds do what it says, or both refuse it in the same line.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect } from "bun:test";
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { version } from "../../package.json" with { type: "json" };
@@ -15,9 +15,12 @@ import {
   programsOf,
   type Run,
 } from "../helpers/edits.ts";
-import { ended, MESSAGE } from "../helpers/expect.ts";
+import { ended, MESSAGE, needing } from "../helpers/expect.ts";
+import { NAMESPACES } from "../helpers/pod.ts";
 import { output } from "../helpers/process.ts";
 import { dist } from "../helpers/programs.ts";
+
+const { test } = needing(NAMESPACES);
 
 // Where init.ts is edited.
 const IMPORTED = 'import { version as VERSION } from "./package.json" with { type: "json" };\n';

@@ -4,7 +4,7 @@
 import { expect } from "bun:test";
 import { join } from "node:path";
 import { describeEach, ended, HANDLED, MESSAGE, needing, testRefusals, WARNING } from "../helpers/expect.ts";
-import { outside } from "../helpers/pod.ts";
+import { NAMESPACES, outside } from "../helpers/pod.ts";
 import { must, output } from "../helpers/process.ts";
 import { freestanding, hosted, root } from "../helpers/programs.ts";
 import { PAUSE, restsOrEnds, runtimeIsGone, untilAtRest } from "../helpers/rest.ts";
@@ -19,7 +19,7 @@ import {
   tracing,
 } from "../helpers/strace.ts";
 
-const strace = needing(STRACE);
+const strace = needing(NAMESPACES, STRACE);
 
 describeEach((program) => {
   testRefusals(() => [program.executable]);

@@ -2,18 +2,20 @@
  * Hostile starts, each as PID 1 of a new namespace: every program comes to rest, reaps and ends on SIGTERM, but for
  * those starts at which Bun ends the hosted one: with one clear line and a known exit code.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describeEach, ended, expectAlike, expectTerminates, MESSAGE, needing } from "../helpers/expect.ts";
-import { inNewNamespace, outside, Pod, UNPRIVILEGED } from "../helpers/pod.ts";
+import { inNewNamespace, NAMESPACES, outside, Pod, UNPRIVILEGED } from "../helpers/pod.ts";
 import { childrenOf, output, until } from "../helpers/process.ts";
 import { compile, freestanding, hosted, type Program, programs, reference } from "../helpers/programs.ts";
 import { restsOrEnds, untilAtRest } from "../helpers/rest.ts";
 import { CC } from "../helpers/tools.ts";
 
-const cc = needing(CC);
+const { test } = needing(NAMESPACES);
+
+const cc = needing(NAMESPACES, CC);
 const surroundings = cc.skip ? "" : compile("surroundings");
 const isRoot = process.getuid?.() === 0;
 const unprivileged = UNPRIVILEGED.join(" ");

@@ -1,18 +1,20 @@
 /**
  * Random mains: the freestanding executable does what main itself does where Bun runs it.
  */
-import { expect, test } from "bun:test";
+import { expect } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { compileAll } from "../../ffi/freestanding/compile.ts";
 import { architectures, emulated } from "../helpers/architectures.ts";
 import { cases, type Dice } from "../helpers/dice.ts";
 import { folderOf } from "../helpers/edits.ts";
-import { ended } from "../helpers/expect.ts";
-import { inNewNamespace } from "../helpers/pod.ts";
+import { ended, needing } from "../helpers/expect.ts";
+import { inNewNamespace, NAMESPACES } from "../helpers/pod.ts";
 import { output } from "../helpers/process.ts";
 import { architecture as own } from "../helpers/programs.ts";
 import { lacking } from "../helpers/tools.ts";
+
+const { test } = needing(NAMESPACES);
 
 const OPTIONS = ["-a", "-b", "--long"];
 /** Of HUP, KILL, TERM and STOP these cannot be caught. */

@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { KEYRING } from "../../image/debian.ts";
 import { needing } from "../helpers/expect.ts";
+import { NAMESPACES } from "../helpers/pod.ts";
 import { must, output } from "../helpers/process.ts";
 import { dist, root } from "../helpers/programs.ts";
 import { ROOT } from "../helpers/tools.ts";
@@ -46,7 +47,7 @@ const reasons: Record<string, readonly [setup: string, line: RegExp, by?: typeof
 const inSetup = (setup: string, ...command: readonly string[]) =>
   output([...prefix, "sh", "-c", `${setup} "$@"`, "sh", ...command]);
 
-const namespaces = needing({ unshare: "util-linux", nsenter: "util-linux" });
+const namespaces = needing({ unshare: "util-linux", nsenter: "util-linux" }, NAMESPACES);
 namespaces.test("npm start shows both builds reaping, and what it proved", () => {
   const stdout = must("npm", "--prefix", root, "start");
   for (const words of ["300 zombies", "freestanding pause", "hosted pause", "both builds reap all 300"])
@@ -68,6 +69,16 @@ asRoot.test("where unshare fails after its fork there is no pod", () => {
   const line = "rejected unshare: mount /proc failed: Operation not permitted\n";
   expect(inSetup(HIDDEN, bun, "-e", script).stdout).toBe(line.repeat(50));
 });
+
+for (const [name, [setup]] of Object.entries(reasons).slice(1))
+  asRoot.test(`npm cit, ${name}: what needs namespaces is skipped, and in CI it fails`, () => {
+    const test = `cd ${clone} && CI=$0 exec ${bun} test signals.test.ts`;
+    const inTests = (CI: string) => inSetup(setup, "sh", "-c", test, CI);
+    const { stderr, exitCode } = inTests("");
+    expect([exitCode, stderr]).toEqual([0, expect.stringContaining("(skipped: run the tests as root, and")]);
+    expect(stderr).toContain("\n 0 fail\n");
+    expect(inTests("true").exitCode).toBe(1);
+  });
 
 /** A machine whose apt reaches nothing. */
 const offline = join(dist, "offline.conf");

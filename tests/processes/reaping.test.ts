@@ -1,12 +1,14 @@
-import { expect, test } from "bun:test";
+import { expect } from "bun:test";
 import { soak, unharmed } from "../../bench/soak.ts";
 import { describeEach, expectTerminates, needing } from "../helpers/expect.ts";
-import { Pod } from "../helpers/pod.ts";
+import { NAMESPACES, Pod } from "../helpers/pod.ts";
 import { compile, programs } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
 import { CC } from "../helpers/tools.ts";
 
-const cc = needing(CC);
+const { test } = needing(NAMESPACES);
+
+const cc = needing(NAMESPACES, CC);
 
 describeEach((program) => {
   cc.test("50,000 orphans in every order of death, under a storm of SIGCHLD", async () => {

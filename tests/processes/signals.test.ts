@@ -1,4 +1,4 @@
-import { expect, test } from "bun:test";
+import { expect } from "bun:test";
 import { readdirSync, readlinkSync } from "node:fs";
 import {
   describeEach,
@@ -10,18 +10,20 @@ import {
   needing,
   WARNING,
 } from "../helpers/expect.ts";
-import { inNewNamespace, outside, Pod } from "../helpers/pod.ts";
+import { inNewNamespace, NAMESPACES, outside, Pod } from "../helpers/pod.ts";
 import { childrenOf, output, proc, status, until } from "../helpers/process.ts";
 import { compile, type Program } from "../helpers/programs.ts";
 import { CAUGHT, restsOrEnds, type Surroundings, untilAtRest } from "../helpers/rest.ts";
 import { CC } from "../helpers/tools.ts";
+
+const { test } = needing(NAMESPACES);
 
 const SIGKILL = 9;
 const SIGSTOP = 19;
 const signals = Array.from({ length: 64 }, (_, index) => index + 1).filter(
   (n) => n !== SIGKILL && n !== SIGSTOP,
 );
-const cc = needing(CC);
+const cc = needing(NAMESPACES, CC);
 
 /** What a signal to PID 1 leads to: how it ended, or what it is like when it rests again. */
 async function outcome(program: Program, signo: number, from: "inside" | "outside") {
