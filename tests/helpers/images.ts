@@ -1,5 +1,5 @@
 /**
- * The images under test, of `npm run image`, and what image/README.md says of them.
+ * The images under test, of `npm run image`, others beside them, and what image/README.md says of them.
  */
 import {
   chmodSync,
@@ -36,18 +36,22 @@ export const images: readonly Image[] = [hosted, freestanding].map((program) => 
   return { program, archive: join(dist, archive), name: reference };
 });
 
-/** The C program's. */
 export const referenceImage: Image = {
   program: reference,
   archive: join(dist, "reference.tar"),
   name: "localhost/reference:1",
 };
 
+/** What every runtime is to run alike. */
 export const tested: readonly Image[] = [...images, referenceImage];
 
 /** An image that has busybox only, for the containers beside the pause container. */
 export const APPLICATION = "localhost/application:1";
 export const APPLICATION_ARCHIVE = join(dist, "application.tar");
+/** Its files: busybox by each name that the tests call it by. */
+export const BUSYBOX = Object.fromEntries(
+  ["busybox", "sh", "ip"].map((name) => [`bin/${name}`, "/bin/busybox"]),
+);
 
 /** Each of the tests' files has its own modules, but the global object is one. */
 function onceInARun(what: string, make: () => void): void {
@@ -55,33 +59,24 @@ function onceInARun(what: string, make: () => void): void {
   make();
   Reflect.set(globalThis, what, true);
 }
-
-export const buildImages = () =>
-  onceInARun("images", () => must("npm", "--prefix", root, "run", "-s", "image"));
-
-/** busybox as the applets that the tests ask for by name. */
-export const BUSYBOX = Object.fromEntries(
-  ["busybox", "sh", "ip"].map((name) => [`bin/${name}`, "/bin/busybox"]),
-);
-
-/** docker save's format, which all runtimes read. */
+const buildImages = () => onceInARun("images", () => must("npm", "--prefix", root, "run", "-s", "image"));
 const buildOthers = () =>
   onceInARun("other images", () => {
+    // docker save's format is read by all.
     const { program, archive, name } = referenceImage;
-    build(`docker-archive:${archive}:${name}`, { pause: program.executable }, ...PAUSES);
+    const lines = ["USER 65535:65535", 'ENTRYPOINT ["/pause"]'];
+    build(`docker-archive:${archive}:${name}`, { pause: program.executable }, ...lines);
     build(`docker-archive:${APPLICATION_ARCHIVE}:${APPLICATION}`, BUSYBOX, "ENV PATH=/bin");
   });
 
-/** What the images take, and what all of `tested` and the application's take. */
+/** What `images` take. */
 export const IMAGES: readonly Needed[] = [{ buildah: "buildah" }, () => unobtainable(buildImages)];
+/** What all of `tested` and the application's take. */
 export const TESTED: readonly Needed[] = [
   ...IMAGES,
   { ...CC, "/bin/busybox": "busybox-static" },
   () => unobtainable(buildOthers),
 ];
-
-/** The lines of a Containerfile that say what a pause container is. */
-export const PAUSES = ["USER 65535:65535", 'ENTRYPOINT ["/pause"]'];
 
 /** Files of an image, or of a root file system: where each lies in it, and where on this machine. */
 type Files = Readonly<Record<string, string>>;

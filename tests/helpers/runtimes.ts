@@ -56,7 +56,7 @@ export function connect(socket: string): Call {
     );
 }
 
-/** Whether it answers with sense. It answers at all as soon as it is there, and so as soon as its parts are. */
+/** Whether containerd's parts are there too. It answers before they are, with another error. */
 export const serves = (call: Call): Promise<boolean> =>
   call("PodSandboxStatus", { pod_sandbox_id: "none" }, 1).then(
     () => false,
