@@ -28,12 +28,7 @@ export function imageOf({ name, command }: Peer, workshop: Workshop): Archive {
   const id = basename(executables[0] ?? name);
   const image = { archive: join(workshop.folder, `${id}.tar`), name: `localhost/bench-${id}:1` };
   const entrypoint = `ENTRYPOINT ${JSON.stringify(inside)}`;
-  build(
-    `oci-archive:${image.archive}:${image.name}`,
-    Object.assign({}, ...files),
-    "USER 65535:65535",
-    entrypoint,
-  );
+  build("oci-archive", image, Object.assign({}, ...files), "USER 65535:65535", entrypoint);
   return image;
 }
 

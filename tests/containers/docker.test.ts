@@ -10,15 +10,7 @@ import { EXAMPLE, expectReaps } from "../helpers/cases.ts";
 import { type Registry, startDaemon, startRegistry } from "../helpers/daemons.ts";
 import { Machine, machine } from "../helpers/debian.ts";
 import { MESSAGE, needing, WARNING } from "../helpers/expect.ts";
-import {
-  APPLICATION,
-  APPLICATION_ARCHIVE,
-  commands,
-  images,
-  referenceImage,
-  TESTED,
-  tested,
-} from "../helpers/images.ts";
+import { application, commands, images, referenceImage, TESTED, tested } from "../helpers/images.ts";
 import { childrenOf, must, output, status, until } from "../helpers/process.ts";
 import { architecture, dist, hosted, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
@@ -69,7 +61,7 @@ needing(ROOT, TOOLS, ...TESTED, ...machine("trixie")).describe("Docker", () => {
         stack.use(await startDaemon(daemon, join(folder, "docker.log"), answers));
         symlinkSync(place.path(dist), join(folder, "dist"));
         copyFileSync(EXAMPLE, join(folder, "seccomp.json"));
-        for (const archive of [referenceImage.archive, APPLICATION_ARCHIVE])
+        for (const archive of [referenceImage.archive, application.archive])
           docker("load", "--input", place.path(archive));
       });
       afterAll(() => stack.disposeAsync());
@@ -129,7 +121,7 @@ needing(ROOT, TOOLS, ...TESTED, ...machine("trixie")).describe("Docker", () => {
           const shared = ["pid", "ipc", "network"].map((namespace) => `--${namespace}=container:pause`);
           const beside = ["run", "--detach", ...shared, "--name"];
           for (const container of ["one", "two"])
-            docker(...beside, container, APPLICATION, "busybox", "sleep", "10000");
+            docker(...beside, container, application.name, "busybox", "sleep", "10000");
           await expectReaps(cli, pid, program, 300);
           expectEnds("pause");
           docker("rm", "--force", "one", "two");

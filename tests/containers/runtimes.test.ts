@@ -16,7 +16,7 @@ import {
 } from "../helpers/cases.ts";
 import { Machine, machine } from "../helpers/debian.ts";
 import { MESSAGE, needing } from "../helpers/expect.ts";
-import { APPLICATION_ARCHIVE, images, TESTED, tested } from "../helpers/images.ts";
+import { application, images, TESTED, tested } from "../helpers/images.ts";
 import { must, output, status } from "../helpers/process.ts";
 import { freestanding, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
@@ -45,7 +45,7 @@ for (const [where, { needed, start, of, isAll }] of Object.entries(PLACES))
     let place: Place;
     let podman: Inside;
     const run = (...args: readonly string[]) => must(...podman(...args));
-    const archives = [...of.map(({ archive }) => archive), APPLICATION_ARCHIVE];
+    const archives = [...of.map(({ archive }) => archive), application.archive];
 
     beforeAll(async () => {
       place = stack.use(await start());
@@ -109,7 +109,7 @@ for (const [where, { needed, start, of, isAll }] of Object.entries(PLACES))
         let containerd: Containerd;
 
         beforeAll(async () => {
-          const options = { image, archives: [archive, APPLICATION_ARCHIVE] };
+          const options = { image, archives: [archive, application.archive] };
           containerd = await startContainerd(place, `containerd-${program.name}`, options);
         });
         afterAll(() => containerd?.[Symbol.asyncDispose]());

@@ -9,7 +9,7 @@ import { images as contents } from "../../image/contents.ts";
 import { startDaemon } from "../helpers/daemons.ts";
 import { unpacked } from "../helpers/debian.ts";
 import { needing } from "../helpers/expect.ts";
-import { APPLICATION, APPLICATION_ARCHIVE, referenceImage, TESTED } from "../helpers/images.ts";
+import { application, referenceImage, TESTED } from "../helpers/images.ts";
 import { childrenOf, must, output, status, until } from "../helpers/process.ts";
 import { dist, freestanding, reference, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
@@ -174,7 +174,7 @@ switching.describe("switch", () => {
     const withPod = async (options: readonly string[], look: (pid: number) => unknown) => {
       podman("pod", "create", "--name", "pod", "--share", "pid,ipc,net,uts", "--network=none", ...options);
       try {
-        podman("run", "--detach", "--pod", "pod", APPLICATION, "busybox", "sleep", "10000");
+        podman("run", "--detach", "--pod", "pod", application.name, "busybox", "sleep", "10000");
         const infra = podman("pod", "inspect", "--format", "{{.InfraContainerID}}", "pod");
         await look(Number(podman("inspect", "--format", "{{.State.Pid}}", infra)));
       } finally {
@@ -187,7 +187,7 @@ switching.describe("switch", () => {
         'driver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"';
       writeFileSync(path("etc/containers/storage.conf"), `[storage]\n${storage}\n`);
       configure(before);
-      podman("load", "--quiet", "--input", APPLICATION_ARCHIVE);
+      podman("load", "--quiet", "--input", application.archive);
     });
 
     test("CRI-O's file names what skopeo has put into the storage", async () => {
@@ -202,7 +202,7 @@ switching.describe("switch", () => {
 
     test("examples/README's idle container holds a network for others, and ends on SIGTERM", async () => {
       user(rows.podman.load);
-      podman("tag", APPLICATION, "docker.io/library/busybox:1.36");
+      podman("tag", application.name, "docker.io/library/busybox:1.36");
       const [hold = "", use = "", remove = ""] = read("examples/README.md").match(/^ {4}podman .*$/gm) ?? [];
       user(hold);
       const inspect = (what: string) => podman("inspect", "--format", `{{.State.${what}}}`, "holder");

@@ -5,7 +5,7 @@ import { expect } from "bun:test";
 import { mkdtempSync } from "node:fs";
 import { basename, join } from "node:path";
 import { MESSAGE } from "./expect.ts";
-import { APPLICATION, readJson } from "./images.ts";
+import { application, readJson } from "./images.ts";
 import { childrenOf, must, output, status, until } from "./process.ts";
 import { hosted, type Program, root } from "./programs.ts";
 import { untilAtRest } from "./rest.ts";
@@ -166,7 +166,7 @@ export async function expectPodmanPair(
   run("pod", "create", "--name", "pod", ...options);
   try {
     for (const name of ["one", "two"])
-      run("run", "--detach", "--pod", "pod", "--name", name, APPLICATION, "busybox", "sleep", "10000");
+      run("run", "--detach", "--pod", "pod", "--name", name, application.name, "busybox", "sleep", "10000");
     const infra = run("pod", "inspect", "--format", "{{.InfraContainerID}}", "pod");
     const inspect = (what: string) => run("inspect", "--format", `{{.State.${what}}}`, infra);
     const pid = Number(inspect("Pid"));

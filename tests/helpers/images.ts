@@ -46,8 +46,7 @@ export const referenceImage: Image = {
 export const tested: readonly Image[] = [...images, referenceImage];
 
 /** An image that has busybox only, for the containers beside the pause container. */
-export const APPLICATION = "localhost/application:1";
-export const APPLICATION_ARCHIVE = join(dist, "application.tar");
+export const application = { archive: join(dist, "application.tar"), name: "localhost/application:1" };
 /** Its files: busybox by each name that the tests call it by. */
 export const BUSYBOX = Object.fromEntries(
   ["busybox", "sh", "ip"].map((name) => [`bin/${name}`, "/bin/busybox"]),
@@ -63,10 +62,9 @@ const buildImages = () => onceInARun("images", () => must("npm", "--prefix", roo
 const buildOthers = () =>
   onceInARun("other images", () => {
     // docker save's format is read by all.
-    const { program, archive, name } = referenceImage;
-    const lines = ["USER 65535:65535", 'ENTRYPOINT ["/pause"]'];
-    build(`docker-archive:${archive}:${name}`, { pause: program.executable }, ...lines);
-    build(`docker-archive:${APPLICATION_ARCHIVE}:${APPLICATION}`, BUSYBOX, "ENV PATH=/bin");
+    const pause = ["USER 65535:65535", 'ENTRYPOINT ["/pause"]'];
+    build("docker-archive", referenceImage, { pause: reference.executable }, ...pause);
+    build("docker-archive", application, BUSYBOX, "ENV PATH=/bin");
   });
 
 /** What `images` take. */
@@ -96,21 +94,23 @@ export const librariesOf = (executable: string): Files =>
     [...output(["ldd", executable]).stdout.matchAll(/(\/\S+) \(/g)].map(([, path = ""]) => [path, path]),
   );
 
-/**
- * Builds an image.
- *
- * @param to TRANSPORT:FILE:NAME (containers-transports(5))
- * @param lines of its Containerfile
- */
-export function build(to: string, files: Files, ...lines: readonly string[]): void {
+/** Builds an image, with these lines in its Containerfile, into an archive of this kind (containers-transports(5)). */
+export function build(
+  kind: "docker-archive" | "oci-archive",
+  { archive, name }: Pick<Image, "archive" | "name">,
+  files: Files,
+  ...lines: readonly string[]
+): void {
   const folder = mkdtempSync(join(tmpdir(), "pause-build-"));
   try {
     install(join(folder, "root"), files);
     writeFileSync(join(folder, "Containerfile"), ["FROM scratch", "COPY root /", ...lines, ""].join("\n"));
-    // No archive is written to twice.
-    rmSync(to.split(":")[1] ?? "", { force: true });
     const store = ["--root", join(folder, "store"), "--runroot", join(folder, "run")];
-    must("buildah", ...store, "--storage-driver", "vfs", "build", "--quiet", "--tag", to, folder);
+    const buildah = ["buildah", ...store, "--storage-driver", "vfs"];
+    must(...buildah, "build", "--quiet", "--tag", name, folder);
+    // No archive is written to twice. Only a push compresses.
+    rmSync(archive, { force: true });
+    must(...buildah, "push", "--quiet", name, `${kind}:${archive}:${name}`);
   } finally {
     rmSync(folder, { recursive: true });
   }

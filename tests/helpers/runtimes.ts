@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { credentials, loadPackageDefinition, status } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { startDaemon } from "./daemons.ts";
-import { APPLICATION, readJson } from "./images.ts";
+import { application, readJson } from "./images.ts";
 import { must, output } from "./process.ts";
 import { architecture, dist, root } from "./programs.ts";
 import type { Place } from "./workshop.ts";
@@ -107,7 +107,7 @@ export class Sandboxes implements AsyncDisposable {
       start: async (name) => {
         const config = {
           metadata: { name },
-          image: { image: APPLICATION },
+          image: { image: application.name },
           command: ["busybox", "sleep", "10000"],
           linux,
         };

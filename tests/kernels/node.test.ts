@@ -17,7 +17,7 @@ import { join } from "node:path";
 import { EXAMPLE, expectPair, expectPodmanPair, limits, PROFILES, restrictions } from "../helpers/cases.ts";
 import { missingDebian } from "../helpers/debian.ts";
 import { MESSAGE, needing } from "../helpers/expect.ts";
-import { APPLICATION, APPLICATION_ARCHIVE, TESTED, tested } from "../helpers/images.ts";
+import { application, TESTED, tested } from "../helpers/images.ts";
 import { childrenOf, must, output, proc, status, until } from "../helpers/process.ts";
 import { architecture, freestanding, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
@@ -33,7 +33,7 @@ const NEEDED: readonly Needed[] = [
   () => missingDebian({}) || unobtainable(fetchNode),
 ];
 const node = needing(...(inside === undefined ? NEEDED : []));
-const archives = [...tested.map(({ archive }) => archive), APPLICATION_ARCHIVE];
+const archives = [...tested.map(({ archive }) => archive), application.archive];
 
 /** What it came to on the node. */
 let report: Report;
@@ -241,7 +241,7 @@ const tests = () => {
               await untilAtRest({ pid }, program);
               expect(proc(pid, "attr/current")).toBe("docker-default (enforce)\n");
               const share = ["pid", "ipc", "network"].map((what) => `--${what}=container:pause`);
-              docker("run", "--rm", ...share, APPLICATION, "sh", "-c", orphans(100));
+              docker("run", "--rm", ...share, application.name, "sh", "-c", orphans(100));
               await until("no child", () => childrenOf(pid).length === 0, { pid });
               docker("stop", "--time", "60", "pause");
               expect(inspect("ExitCode")).toBe("0");
