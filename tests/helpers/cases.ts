@@ -22,13 +22,13 @@ export async function expectAtRest(pid: number, program: Program): Promise<void>
 }
 
 /** Where bundles are made; in the folder, the root file system of each program has its name. */
-export interface Bundles {
+interface Bundles {
   readonly folder: string;
   readonly inside: Inside;
 }
 
 /** Runs a container in what a sandbox of Kubernetes has at the least, with these changes, and ends it. */
-export async function inBundle(
+async function inBundle(
   { folder, inside }: Bundles,
   runtime: string,
   program: Program,
