@@ -15,7 +15,6 @@ import { childrenOf, must, output, status, until } from "../helpers/process.ts";
 import { architecture, dist, hosted, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
 import { removeCgroup } from "../helpers/runtimes.ts";
-import { ROOT } from "../helpers/tools.ts";
 import { type Place, Workshop } from "../helpers/workshop.ts";
 
 async function bookworm(): Promise<Place> {
@@ -32,7 +31,7 @@ const DAEMONS = {
 };
 const TOOLS = { dockerd: "docker.io", "docker-registry": "docker-registry", skopeo: "skopeo" };
 
-needing(ROOT, TOOLS, ...TESTED, ...machine("trixie")).describe("Docker", () => {
+needing(...machine("trixie"), TOOLS, ...TESTED).describe("Docker", () => {
   for (const [version, { start, isClassic, isOld }] of Object.entries(DAEMONS))
     describe(version, () => {
       const stack = new AsyncDisposableStack();

@@ -13,7 +13,6 @@ import { commands, IMAGES } from "../helpers/images.ts";
 import { must } from "../helpers/process.ts";
 import { dist, hosted } from "../helpers/programs.ts";
 import { CONTAINERS_CONF, startContainerd } from "../helpers/runtimes.ts";
-import { ROOT } from "../helpers/tools.ts";
 import { type Place, Workshop } from "../helpers/workshop.ts";
 
 const TOOLS = {
@@ -22,7 +21,7 @@ const TOOLS = {
   "/etc/containers/registries.conf.d": "golang-github-containers-common",
 };
 
-needing(ROOT, TOOLS, ...IMAGES, ...machine("trixie")).describe("registry", () => {
+needing(...machine("trixie"), TOOLS, ...IMAGES).describe("registry", () => {
   const stack = new AsyncDisposableStack();
   let trixie: Place;
   let registry = "";

@@ -23,7 +23,6 @@ import { commands, copyRepository, IMAGES } from "../helpers/images.ts";
 import { must, output } from "../helpers/process.ts";
 import { dist, root } from "../helpers/programs.ts";
 import { type Inside, podmanOf } from "../helpers/runtimes.ts";
-import { ROOT } from "../helpers/tools.ts";
 import { type Place, Workshop } from "../helpers/workshop.ts";
 
 const TOOLS = {
@@ -31,7 +30,7 @@ const TOOLS = {
   "/etc/containers/registries.conf.d": "golang-github-containers-common",
 };
 
-needing(ROOT, TOOLS, ...IMAGES, ...machine("trixie")).describe("release", () => {
+needing(...machine("trixie"), TOOLS, ...IMAGES).describe("release", () => {
   const stack = new AsyncDisposableStack();
   let workshop: Place;
   let trixie: Machine;
