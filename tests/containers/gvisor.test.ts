@@ -1,7 +1,7 @@
 /**
  * The programs in gVisor, whose /proc says less than Linux's and whose processes have mappings of its own.
  */
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
@@ -26,7 +26,10 @@ needing(
   { "/bin/busybox": "busybox-static" },
   () => missingDebian({}) || unobtainable(fetchRunsc),
 ).describe("gVisor", () => {
-  const folder = mkdtempSync(join(tmpdir(), "pause-gvisor-"));
+  let folder = "";
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "pause-gvisor-"));
+  });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   /** A root file system of a program, the libraries that it is linked with, and busybox. */
