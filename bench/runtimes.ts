@@ -1,11 +1,10 @@
 /**
  * What a pod costs in real runtimes: the time of its life, and the most memory that its cgroup was ever charged.
  */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { childrenOf, output, status, until } from "../tests/helpers/process.ts";
-import { dist } from "../tests/helpers/programs.ts";
-import { connect, readJson } from "../tests/helpers/runtimes.ts";
+import { childrenOf, isGone, must, output, until } from "../tests/helpers/process.ts";
+import { podmanOf, rootOf, type Sandbox, specify, startContainerd } from "../tests/helpers/runtimes.ts";
 import type { Workshop } from "../tests/helpers/workshop.ts";
 import type { Archive } from "./images.ts";
 import { peakOf } from "./measure.ts";
@@ -27,26 +26,14 @@ export interface Runtime extends AsyncDisposable {
 
 /** The files of an image are read from the disk the next time. */
 export function makeCold({ files }: Runtime): void {
-  output([
-    "find",
-    files,
-    "-type",
-    "f",
-    "-exec",
-    "dd",
-    "if={}",
-    "iflag=nocache",
-    "count=0",
-    "status=none",
-    ";",
-  ]);
+  output(["find", files, ..."-type f -exec dd if={} iflag=nocache count=0 status=none ;".split(" ")]);
 }
 
 /** Times a life that has these two halves. */
 async function timed(
-  start: () => Promise<number>,
+  start: () => Promise<number> | number,
   rests: Has,
-  end: () => Promise<void> | void,
+  end: (pid: number) => Promise<void> | void,
 ): Promise<Life> {
   const begin = performance.now();
   const pid = await start();
@@ -54,36 +41,27 @@ async function timed(
   const rested = performance.now();
   const peak = peakOf(pid);
   const ending = performance.now();
-  await end();
+  await end(pid);
   return { time: rested - begin + performance.now() - ending, peak };
 }
 
 /** A container of crun's, in the root file system of the image. */
 export function crun(name: string, image: Archive, rests: Has, workshop: Workshop): Runtime {
+  const store = podmanOf(workshop, `crun-${name}`);
+  must(...store("load", "--quiet", "--input", image.archive));
   const folder = join(workshop.folder, `crun-${name}`);
+  const files = join(folder, "rootfs");
+  rootOf(store, image.name, files);
+  const inspect = ["image", "inspect", "--format", "{{json .Config.Entrypoint}}", image.name];
+  const args = JSON.parse(must(...store(...inspect)));
+  specify(folder, "crun", (config) => Object.assign(config.process, { args }));
   const id = `pause-bench-${process.pid}`;
   const pidFile = join(folder, "pid");
-  const store = workshop.store("roots");
-  const container = workshop
-    .must("buildah", ...store, "from", `oci-archive:${image.archive}:${image.name}`)
-    .trim();
-  mkdirSync(folder);
-  workshop.must(
-    "cp",
-    "-a",
-    workshop.must("buildah", ...store, "mount", container).trim(),
-    join(folder, "rootfs"),
-  );
-  workshop.must("crun", "spec", "--bundle", folder);
-  const { Entrypoint } = JSON.parse(workshop.must("buildah", ...store, "inspect", container)).OCIv1.config;
-  const config = readJson(join(folder, "config.json"));
-  Object.assign(config.process, { args: Entrypoint, terminal: false });
-  writeFileSync(join(folder, "config.json"), JSON.stringify(config));
   return {
-    files: join(folder, "rootfs"),
+    files,
     life: () =>
       timed(
-        async () => {
+        () => {
           // What is created holds its outputs until it is started: a pipe would be waited for forever.
           const create = `exec crun create --bundle ${folder} --pid-file ${pidFile} ${id} >/dev/null 2>&1`;
           workshop.must("sh", "-c", create);
@@ -91,10 +69,9 @@ export function crun(name: string, image: Archive, rests: Has, workshop: Worksho
           return Number(readFileSync(pidFile, "utf8"));
         },
         rests,
-        async () => {
-          const pid = Number(readFileSync(pidFile, "utf8"));
+        async (pid) => {
           workshop.must("crun", "kill", id, "TERM");
-          await until("its end", () => /^(Z|$)/.test(status(pid, "State")), { pid });
+          await until("its end", () => isGone(pid), { pid });
           workshop.must("crun", "delete", id);
         },
       ),
@@ -106,37 +83,18 @@ export function crun(name: string, image: Archive, rests: Has, workshop: Worksho
 
 /** A pod of podman's, with the image as its infra container. */
 export function podman(name: string, image: Archive, rests: Has, workshop: Workshop): Runtime {
-  const folder = join(workshop.folder, `podman-${name}`);
-  mkdirSync(folder);
-  // What a machine without CAP_SYS_RESOURCE and without systemd needs.
-  const conf = join(folder, "containers.conf");
-  const limits = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n';
-  const engine = '[engine]\ncgroup_manager = "cgroupfs"\nruntime = "crun"\nevents_logger = "file"\n';
-  writeFileSync(conf, limits + engine);
-  const files = join(folder, "root");
-  const command = (...args: readonly string[]) => [
-    ...["env", `CONTAINERS_CONF=${conf}`, "podman", "--root", files, "--runroot", join(folder, "run")],
-    ...["--storage-driver", "overlay", ...args],
-  ];
-  const run = (...args: readonly string[]) => workshop.must(...command(...args));
+  const command = podmanOf(workshop, `podman-${name}`, { driver: "overlay" });
+  const run = (...args: readonly string[]) => must(...command(...args));
   run("load", "--quiet", "--input", image.archive);
+  const folder = join(workshop.folder, `podman-${name}`);
   const conmon = join(folder, "conmon.pid");
-  const create = [
-    "--name",
-    "bench",
-    "--infra-image",
-    image.name,
-    "--share",
-    "pid,ipc,uts",
-    "--network",
-    "none",
-  ];
+  const options = ["--infra-image", image.name, "--share", "pid,ipc,uts", "--network", "none"];
   return {
-    files: join(files, "overlay"),
+    files: join(folder, "root/overlay"),
     life: () =>
       timed(
-        async () => {
-          run("pod", "create", ...create, "--infra-conmon-pidfile", conmon);
+        () => {
+          run("pod", "create", "--name", "bench", ...options, "--infra-conmon-pidfile", conmon);
           run("pod", "start", "bench");
           return childrenOf(Number(readFileSync(conmon, "utf8")))[0] ?? 0;
         },
@@ -147,7 +105,7 @@ export function podman(name: string, image: Archive, rests: Has, workshop: Works
         },
       ),
     async [Symbol.asyncDispose]() {
-      output(workshop.inside(...command("pod", "rm", "--force", "--all")));
+      output(command("pod", "rm", "--force", "--all"));
     },
   };
 }
@@ -159,58 +117,25 @@ export async function containerd(
   rests: Has,
   workshop: Workshop,
 ): Promise<Runtime> {
-  const folder = join(workshop.folder, `containerd-${name}`);
-  const socket = join(folder, "containerd.sock");
-  mkdirSync(folder);
-  const config = `version = 2
-    root = "${folder}/root"
-    state = "${folder}/state"
-    [grpc]
-    address = "${socket}"
-    [plugins."io.containerd.grpc.v1.cri"]
-    sandbox_image = "${image.name}"
-    restrict_oom_score_adj = true
-    disable_hugetlb_controller = true
-    disable_apparmor = true`;
-  writeFileSync(join(folder, "config.toml"), config);
-  const daemon = Bun.spawn(workshop.inside("containerd", "--config", join(folder, "config.toml")), {
-    stdio: ["ignore", "ignore", Bun.file(join(dist, `containerd-bench-${name}.log`))],
+  const folder = `containerd-bench-${name}`;
+  const daemon = await startContainerd(workshop, folder, {
+    image: image.name,
+    archives: [image.archive],
+    snapshotter: "overlayfs",
+    cgroup: `/pause-bench-pods-${process.pid}`,
   });
-  const ctr = (...args: readonly string[]) =>
-    workshop.inside("ctr", "--address", socket, "--namespace", "k8s.io", ...args);
-  await until("containerd", () => output(ctr("version")).exitCode === 0, daemon);
-  const { exitCode, stderr } = output(ctr("images", "import", image.archive));
-  if (exitCode !== 0) throw new Error(stderr);
-  const call = connect(socket);
-  let id = "";
+  let sandbox: Sandbox | undefined;
   return {
-    files: join(folder, "root/io.containerd.snapshotter.v1.overlayfs"),
+    files: join(workshop.folder, folder, "root/io.containerd.snapshotter.v1.overlayfs"),
     life: () =>
       timed(
         async () => {
-          const security_context = { namespace_options: { network: "NODE", pid: "POD" } };
-          const linux = { cgroup_parent: `/pause-bench-pods-${process.pid}`, security_context };
-          const sandbox = { metadata: { name: "bench", uid: "bench", namespace: "default" }, linux };
-          id = String((await call("RunPodSandbox", { config: sandbox })).pod_sandbox_id);
-          const { info } = await call("PodSandboxStatus", { pod_sandbox_id: id, verbose: true });
-          return Number(JSON.parse((info as { info: string }).info).pid);
+          sandbox = await daemon.sandboxes.run("bench", { network: "NODE" }, "Unconfined");
+          return sandbox.pid;
         },
         rests,
-        async () => {
-          await call("StopPodSandbox", { pod_sandbox_id: id });
-          await call("RemovePodSandbox", { pod_sandbox_id: id });
-          id = "";
-        },
+        () => sandbox?.remove(),
       ),
-    async [Symbol.asyncDispose]() {
-      if (id !== "") await call("RemovePodSandbox", { pod_sandbox_id: id }).catch(() => {});
-      daemon.kill("SIGTERM");
-      await daemon.exited;
-      output([
-        "sh",
-        "-c",
-        `rmdir /sys/fs/cgroup/pause-bench-pods-${process.pid} /sys/fs/cgroup/*/pause-bench-pods-${process.pid}`,
-      ]);
-    },
+    [Symbol.asyncDispose]: () => daemon[Symbol.asyncDispose](),
   };
 }

@@ -2,144 +2,68 @@
  * The images in Docker: each way in that image/README.md names, by version, and shared namespaces.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmodSync, copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Kind } from "../../image/contents.ts";
-import { Machine, machineOf, missingDebian } from "../helpers/debian.ts";
-import { MESSAGE } from "../helpers/expect.ts";
-import { buildImages, commands, type Image, images } from "../helpers/images.ts";
+import { indexOf } from "../../image/layout.ts";
+import { EXAMPLE, expectReaps } from "../helpers/cases.ts";
+import { type Registry, startDaemon, startRegistry } from "../helpers/daemons.ts";
+import { Machine, machine } from "../helpers/debian.ts";
+import { MESSAGE, needing, WARNING } from "../helpers/expect.ts";
+import { application, commands, images, referenceImage, TESTED, tested } from "../helpers/images.ts";
 import { childrenOf, must, output, status, until } from "../helpers/process.ts";
-import { architecture, dist, hosted, reference, root } from "../helpers/programs.ts";
-import { type Registry, startRegistry } from "../helpers/registry.ts";
+import { architecture, dist, hosted, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
-import { orphans } from "../helpers/runtimes.ts";
-import { CC, unobtainable } from "../helpers/tools.ts";
-import { Workshop } from "../helpers/workshop.ts";
-
-const APPLICATION = "application:1";
-const PROFILE = "examples/seccomp.json";
-const CONTAINERFILE = 'FROM scratch\nCOPY pause /\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n';
-const how =
-  process.getuid?.() === 0
-    ? missingDebian({
-        ...CC,
-        buildah: "buildah",
-        dockerd: "docker.io",
-        "docker-registry": "docker-registry",
-        mmdebstrap: "mmdebstrap",
-        skopeo: "skopeo",
-        "/bin/busybox": "busybox-static",
-      }) ||
-      unobtainable(buildImages) ||
-      unobtainable(() => machineOf("trixie"))
-    : "run the tests as root";
-
-/** Where a dockerd runs. */
-interface Place extends AsyncDisposable {
-  /** A folder, as this machine and as the daemon sees it. */
-  readonly folder: string;
-  readonly there: string;
-  /** dist/, as the daemon sees it. */
-  readonly dist: string;
-  readonly must: (...command: readonly string[]) => string;
-  readonly inside: (...command: readonly string[]) => string[];
-}
+import { removeCgroup } from "../helpers/runtimes.ts";
+import { type Place, Workshop } from "../helpers/workshop.ts";
 
 async function bookworm(): Promise<Place> {
-  const workshop = new Workshop();
-  await workshop.ready();
+  const workshop = await new Workshop().ready();
   workshop.must("mount", "-t", "tmpfs", "tmpfs", "/run");
-  return {
-    folder: workshop.folder,
-    there: workshop.folder,
-    dist,
-    must: (...command) => workshop.must(...command),
-    inside: (...command) => workshop.inside(...command),
-    async [Symbol.asyncDispose]() {
-      workshop[Symbol.dispose]();
-    },
-  };
+  return workshop;
 }
-
-async function trixie(): Promise<Place> {
-  const machine = await Machine.start("trixie");
-  return {
-    folder: machine.folder,
-    there: "/mnt",
-    dist: "/srv",
-    must: (...command) => machine.must(...command),
-    inside: (...command) => machine.inside(...command),
-    [Symbol.asyncDispose]: () => machine[Symbol.asyncDispose](),
-  };
-}
+const trixie = () => Machine.start("trixie");
 
 const DAEMONS = {
   "20.10": { start: bookworm, isClassic: true, isOld: true },
   "26.1": { start: trixie, isClassic: true, isOld: false },
   "26.1 with containerd's store": { start: trixie, isClassic: false, isOld: false },
 };
+const TOOLS = { dockerd: "docker.io", "docker-registry": "docker-registry", skopeo: "skopeo" };
 
-describe.skipIf(how !== "")(`Docker${how && ` (skipped: ${how})`}`, () => {
+needing(...machine("trixie"), TOOLS, ...TESTED).describe("Docker", () => {
   for (const [version, { start, isClassic, isOld }] of Object.entries(DAEMONS))
     describe(version, () => {
+      const stack = new AsyncDisposableStack();
       let place: Place;
-      let daemon: Bun.Subprocess;
       let registry: Registry;
       // The machine's own docker, if it has one, has another /run.
-      const cli = (...args: readonly string[]) => ["/usr/bin/docker", ...args];
-      const docker = (...args: readonly string[]) => place.must(...cli(...args));
+      const cli = (...args: readonly string[]) => place.inside("/usr/bin/docker", ...args);
+      const docker = (...args: readonly string[]) => must(...cli(...args));
       const inspect = (what: string, of: string) => docker("inspect", "--format", `{{${what}}}`, of).trim();
-      const digestOf = (image: Image) =>
-        JSON.parse(must("tar", "--extract", "--to-stdout", "--file", image.archive, "index.json"))
-          .manifests[0].digest;
+      /** A file of the folder, as the daemon sees it. */
+      const path = (file: string) => place.path(join(place.folder, file));
 
       beforeAll(async () => {
-        place = await start();
-        const { folder, there } = place;
-        registry = await startRegistry(folder);
-        writeFileSync(
-          join(folder, "daemon.json"),
-          JSON.stringify({ features: { "containerd-snapshotter": !isClassic } }),
+        place = stack.use(await start());
+        const { folder } = place;
+        registry = stack.use(await startRegistry(folder));
+        stack.defer(() => void removeCgroup("/pause-test"));
+        const features = { "containerd-snapshotter": !isClassic };
+        writeFileSync(join(folder, "daemon.json"), JSON.stringify({ features }));
+        const daemon = place.inside(
+          ...["dockerd", "--config-file", path("daemon.json"), "--data-root", path("docker")],
+          ...["--storage-driver", isClassic ? "vfs" : "native", "--cgroup-parent", "/pause-test"],
+          ...["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"],
         );
-        daemon = Bun.spawn(
-          place.inside(
-            ...["dockerd", "--config-file", `${there}/daemon.json`, "--data-root", `${there}/docker`],
-            ...["--storage-driver", isClassic ? "vfs" : "native", "--cgroup-parent", "/pause-test"],
-            ...["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"],
-          ),
-          { stdio: ["ignore", "ignore", Bun.file(join(folder, "docker.log"))] },
-        );
-        await until(
-          "dockerd",
-          () => output(place.inside(...cli("version"))).exitCode === 0 || daemon.exitCode !== null,
-          daemon,
-        );
-        if (daemon.exitCode !== null) throw new Error(readFileSync(join(folder, "docker.log"), "utf8"));
-        place.must("/bin/busybox", "ln", "-s", place.dist, `${there}/dist`);
-        copyFileSync(join(root, PROFILE), join(folder, "seccomp.json"));
-        mkdirSync(join(folder, "application/bin"), { recursive: true });
-        const busybox = join(folder, "application/bin/busybox");
-        copyFileSync("/bin/busybox", busybox);
-        chmodSync(busybox, 0o755);
-        symlinkSync("busybox", join(folder, "application/bin/sh"));
-        must("tar", "-C", join(folder, "application"), "-cf", join(folder, "application.tar"), "bin");
-        docker("import", "--change", "ENV PATH=/bin", `${there}/application.tar`, APPLICATION);
-        mkdirSync(join(folder, "reference"));
-        copyFileSync(reference.executable, join(folder, "reference/pause"));
-        writeFileSync(join(folder, "reference/Dockerfile"), CONTAINERFILE);
-        place.must(
-          ...["/bin/busybox", "env", "DOCKER_BUILDKIT=0"],
-          ...cli("build", "--tag", "reference:1", `${there}/reference`),
-        );
-      }, 600_000);
-
-      afterAll(async () => {
-        daemon.kill("SIGTERM");
-        await daemon.exited;
-        await registry[Symbol.asyncDispose]();
-        await place[Symbol.asyncDispose]();
-        output(["sh", "-c", "rmdir /sys/fs/cgroup/pause-test /sys/fs/cgroup/*/pause-test"]);
+        const answers = () => output(cli("version")).exitCode === 0;
+        stack.use(await startDaemon(daemon, join(folder, "docker.log"), answers));
+        symlinkSync(place.path(dist), join(folder, "dist"));
+        copyFileSync(EXAMPLE, join(folder, "seccomp.json"));
+        for (const archive of [referenceImage.archive, application.archive])
+          docker("load", "--input", place.path(archive));
       });
+      afterAll(() => stack.disposeAsync());
 
       for (const image of images) {
         const { program, name } = image;
@@ -148,12 +72,7 @@ describe.skipIf(how !== "")(`Docker${how && ` (skipped: ${how})`}`, () => {
         const refusal = { exitCode: 1, stderr: expect.stringContaining("invalid tar header") };
         /** The commands of image/README.md under a heading, as on a machine of its own. */
         const follow = (heading: string) =>
-          output(
-            place.inside(
-              ...["/bin/busybox", "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "/bin/busybox", "sh", "-euc"],
-              `cd ${place.there}\n${commands(heading, kind)}`,
-            ),
-          );
+          output(place.script(commands(heading, kind), { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" }));
 
         test(`${kind}: docker load${readsNoZstd ? " fails, there is no zstd" : ""}`, () => {
           const result = follow("Docker");
@@ -167,17 +86,11 @@ describe.skipIf(how !== "")(`Docker${how && ` (skipped: ${how})`}`, () => {
         });
 
         test(`${kind}: a registry brings it${readsNoZstd ? " not, there is no zstd" : ", by its digest"}`, () => {
-          const options = ["--all", "--quiet", "--dest-tls-verify=false"];
           const repository = `${registry.name}/pause`;
-          must(
-            "skopeo",
-            "copy",
-            ...options,
-            `oci-archive:${image.archive}`,
-            `docker://${repository}:${kind}`,
-          );
-          const pinned = `${repository}@${digestOf(image)}`;
-          const pull = output(place.inside(...cli("pull", "--quiet", pinned)));
+          const copy = ["skopeo", "copy", "--all", "--quiet", "--dest-tls-verify=false"];
+          must(...copy, `oci-archive:${image.archive}`, `docker://${repository}:${kind}`);
+          const pinned = `${repository}@${indexOf(image.archive).digest}`;
+          const pull = output(cli("pull", "--quiet", pinned));
           if (readsNoZstd) return expect(pull).toMatchObject(refusal);
           expect(pull).toMatchObject({ exitCode: 0 });
           expect(inspect("index .RepoDigests 0", pinned)).toBe(pinned);
@@ -191,15 +104,11 @@ describe.skipIf(how !== "")(`Docker${how && ` (skipped: ${how})`}`, () => {
         });
       }
 
-      for (const [program, name] of [
-        ...images.map((image) => [image.program, image.name] as const),
-        [reference, "reference:1"] as const,
-      ]) {
-        const expectEnds = (container: string, message = MESSAGE) => {
-          expect([
-            inspect(".State.ExitCode", container),
-            output(place.inside(...cli("logs", container))).stderr,
-          ]).toEqual(["0", message]);
+      for (const { program, name } of tested) {
+        const expectEnds = (container: string, stderr = MESSAGE) => {
+          docker("stop", "--time", "60", container);
+          expect(inspect(".State.ExitCode", container)).toBe("0");
+          expect(output(cli("logs", container))).toMatchObject({ stderr });
           docker("rm", container);
         };
 
@@ -209,42 +118,18 @@ describe.skipIf(how !== "")(`Docker${how && ` (skipped: ${how})`}`, () => {
           await untilAtRest({ pid }, program);
           expect(status(pid, "Uid")).toStartWith("65535\t");
           const shared = ["pid", "ipc", "network"].map((namespace) => `--${namespace}=container:pause`);
+          const beside = ["run", "--detach", ...shared, "--name"];
           for (const container of ["one", "two"])
-            docker(
-              "run",
-              "--detach",
-              "--name",
-              container,
-              ...shared,
-              APPLICATION,
-              "busybox",
-              "sleep",
-              "10000",
-            );
-          const ps = () => docker("exec", "two", "busybox", "ps", "-o", "pid,stat,args");
-          expect(ps()).toMatch(/^ *1 S +\/pause$/m);
-          docker("exec", "one", "sh", "-c", orphans(300));
-          const killed = Bun.spawn(place.inside(...cli("exec", "one", "busybox", "sleep", "600")), {
-            stdio: ["ignore", "ignore", "ignore"],
-          });
-          await until("the exec", () => ps().includes("sleep 600"));
-          killed.kill("SIGKILL");
-          await killed.exited;
-          docker("exec", "two", "sh", "-c", `kill -9 ${/^ *(\d+) .*sleep 600$/m.exec(ps())?.[1]}`);
-          await until("no child", () => childrenOf(pid).length === 0, { pid });
-          expect(ps()).not.toMatch(/ Z /);
-          docker("stop", "--time", "60", "pause");
+            docker(...beside, container, application.name, "busybox", "sleep", "10000");
+          await expectReaps(cli, pid, program, 300);
           expectEnds("pause");
           docker("rm", "--force", "one", "two");
         });
 
-        for (const [what, options] of Object.entries<() => string[]>({
-          "read-only, no capability, no new privileges": () => [
-            "--read-only",
-            "--cap-drop=ALL",
-            "--security-opt=no-new-privileges",
-          ],
-          [PROFILE]: () => [`--security-opt=seccomp=${place.there}/seccomp.json`],
+        for (const [what, options] of Object.entries({
+          "read-only, no capability, no new privileges": () =>
+            "--read-only --cap-drop=ALL --security-opt=no-new-privileges".split(" "),
+          "examples/seccomp.json": () => [`--security-opt=seccomp=${path("seccomp.json")}`],
           "a terminal": () => ["--tty"],
         }))
           test(`${program.name}: ${what}: it ends by SIGINT, with 0`, async () => {
@@ -263,32 +148,24 @@ describe.skipIf(how !== "")(`Docker${how && ` (skipped: ${how})`}`, () => {
             () => childrenOf(pid).some((child) => status(child, "SigCgt").endsWith("14002")),
             { pid },
           );
-          docker("stop", "--time", "60", "alone");
-          expectEnds("alone", `Warning: pause should be the first process\n${MESSAGE}`);
+          expectEnds("alone", WARNING + MESSAGE);
         });
       }
 
-      if (isClassic) {
+      if (!isClassic) return;
+      test("docker build by the classic builder: fails where it knows no architecture, works where it is told", () => {
+        copyFileSync(join(root, "Containerfile"), join(place.folder, "Containerfile"));
+        const context = place.path(join(dist, "rootfs-freestanding"));
         const build = (...options: readonly string[]) => {
-          const context = `${place.dist}/rootfs-freestanding`;
-          const file = ["--file", `${place.there}/Containerfile`];
-          return output(
-            place.inside(
-              ...["/bin/busybox", "env", "DOCKER_BUILDKIT=0"],
-              ...cli("build", ...file, "--tag", "built", ...options, context),
-            ),
-          );
+          const named = ["--file", path("Containerfile"), "--tag", "built", ...options];
+          return output(place.with({ DOCKER_BUILDKIT: "0" }, "/usr/bin/docker", "build", ...named, context));
         };
-
-        test("docker build by the classic builder: fails where it knows no architecture, works where it is told", () => {
-          copyFileSync(join(root, "Containerfile"), join(place.folder, "Containerfile"));
-          expect(build()).toMatchObject({
-            exitCode: 1,
-            stderr: expect.stringContaining("use-BuildKit-or---build-arg"),
-          });
-          expect(build("--build-arg", `TARGETARCH=${architecture}`)).toMatchObject({ exitCode: 0 });
-          expect(docker("run", "--rm", "--network=none", "built", "-v")).toBe(hosted.version);
+        expect(build()).toMatchObject({
+          exitCode: 1,
+          stderr: expect.stringContaining("use-BuildKit-or---build-arg"),
         });
-      }
+        expect(build("--build-arg", `TARGETARCH=${architecture}`)).toMatchObject({ exitCode: 0 });
+        expect(docker("run", "--rm", "--network=none", "built", "-v")).toBe(hosted.version);
+      });
     });
 });

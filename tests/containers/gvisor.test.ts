@@ -1,55 +1,41 @@
 /**
  * The programs in gVisor, whose /proc says less than Linux's and whose processes have mappings of its own.
  */
-import { afterAll, describe, expect, test } from "bun:test";
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
 import { missingDebian, unpacked } from "../helpers/debian.ts";
-import { describeEach, MESSAGE } from "../helpers/expect.ts";
-import { field, must, output, until } from "../helpers/process.ts";
+import { describeEach, ended, MESSAGE, needing } from "../helpers/expect.ts";
+import { BUSYBOX, install, librariesOf } from "../helpers/images.ts";
+import { endOf, field, must, output, until } from "../helpers/process.ts";
 import type { Program } from "../helpers/programs.ts";
-import { unobtainable } from "../helpers/tools.ts";
+import { orphans, specify } from "../helpers/runtimes.ts";
+import { ROOT, unobtainable } from "../helpers/tools.ts";
 
 let runsc = "";
 function fetchRunsc(): void {
   runsc = join(unpacked("trixie", "runsc"), "usr/bin/runsc");
 }
 
-const how =
-  process.getuid?.() === 0
-    ? missingDebian({ "/bin/busybox": "busybox-static" }) || unobtainable(fetchRunsc)
-    : "run the tests as root";
-
 /** More than libc and a stack have in memory, in kB; the runtime alone has over 100,000. */
 const MOST = 4096;
 
-describe.skipIf(how !== "")(`gVisor${how && ` (skipped: ${how})`}`, () => {
-  const folder = mkdtempSync(join(tmpdir(), "pause-gvisor-"));
+needing(
+  ROOT,
+  { "/bin/busybox": "busybox-static" },
+  () => missingDebian({}) || unobtainable(fetchRunsc),
+).describe("gVisor", () => {
+  let folder = "";
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "pause-gvisor-"));
+  });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   /** A root file system of a program, the libraries that it is linked with, and busybox. */
   function rootfs({ name, executable }: Program): string {
     const root = join(folder, `rootfs-${name}`);
-    if (existsSync(root)) return root;
-    mkdirSync(join(root, "bin"), { recursive: true });
-    copyFileSync(executable, join(root, "pause"));
-    copyFileSync("/bin/busybox", join(root, "bin/busybox"));
-    symlinkSync("busybox", join(root, "bin/sh"));
-    for (const [, library = ""] of output(["ldd", executable]).stdout.matchAll(/(\/\S+) \(0x/g)) {
-      mkdirSync(join(root, dirname(library)), { recursive: true });
-      copyFileSync(library, join(root, library));
-    }
-    must("chmod", "-R", "go=rX", root);
+    if (!existsSync(root)) install(root, { pause: executable, ...BUSYBOX, ...librariesOf(executable) });
     return root;
   }
 
@@ -63,13 +49,10 @@ describe.skipIf(how !== "")(`gVisor${how && ` (skipped: ${how})`}`, () => {
     constructor(platform: string, program: Program) {
       const options = [`--platform=${platform}`, "--network=none", "--ignore-cgroups"];
       this.#runsc = [runsc, `--root=${join(folder, "state")}`, ...options];
-      const config = join(this.#bundle, "config.json");
-      must("sh", "-c", 'cd "$0" && exec "$1" spec', this.#bundle, runsc);
-      const spec = JSON.parse(readFileSync(config, "utf8"));
-      Object.assign(spec.process, { args: ["/pause"], terminal: false, user: { uid: 65535, gid: 65535 } });
-      spec.process.env = ["PATH=/bin"];
-      spec.root = { path: rootfs(program), readonly: true };
-      writeFileSync(config, JSON.stringify(spec));
+      specify(this.#bundle, runsc, (config) => {
+        Object.assign(config.process, { user: { uid: 65535, gid: 65535 }, env: ["PATH=/bin"] });
+        config.root = { path: rootfs(program), readonly: true };
+      });
       const run = [...this.#runsc, "run", "--bundle", this.#bundle, this.#id];
       this.#run = Bun.spawn(run, { stdio: ["ignore", "pipe", "pipe"] });
     }
@@ -93,14 +76,9 @@ describe.skipIf(how !== "")(`gVisor${how && ` (skipped: ${how})`}`, () => {
       return this.exec("busybox", "cat", "/proc/1/maps").split("\n").slice(0, -1);
     }
 
-    async end() {
+    end() {
       must(...this.#runsc, "kill", this.#id, "TERM");
-      const [stdout, stderr, exitCode] = await Promise.all([
-        new Response(this.#run.stdout).text(),
-        new Response(this.#run.stderr).text(),
-        this.#run.exited,
-      ]);
-      return { stdout, stderr, exitCode };
+      return endOf(this.#run);
     }
 
     async [Symbol.asyncDispose](): Promise<void> {
@@ -130,13 +108,12 @@ describe.skipIf(how !== "")(`gVisor${how && ` (skipped: ${how})`}`, () => {
         expect(field(status, "Threads")).toBe("1");
         expect(Number.parseInt(field(status, "VmRSS"), 10)).toBeLessThan(MOST);
 
-        const orphans = "i=0; while [ $i -lt 50 ]; do (busybox sleep 0.1 &); i=$((i+1)); done";
-        sandbox.exec("sh", "-c", `${orphans} >/dev/null 2>&1`);
+        sandbox.exec("sh", "-c", orphans(50));
         const ps = () => sandbox.exec("busybox", "ps", "-o", "pid,stat,args").trimEnd().split("\n").slice(1);
         const isAlone = ([first = "", ...others]: string[]) =>
           /^ *1 S +\/pause$/.test(first) && others.length === 1;
         await until("no zombie and no orphan", () => isAlone(ps()), sandbox);
-        expect(await sandbox.end()).toEqual({ stdout: "", stderr: MESSAGE, exitCode: 0 });
+        expect(await sandbox.end()).toEqual(ended({ stderr: MESSAGE }));
       });
   });
 });

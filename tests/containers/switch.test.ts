@@ -6,21 +6,18 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { images as contents } from "../../image/contents.ts";
+import { startDaemon } from "../helpers/daemons.ts";
 import { unpacked } from "../helpers/debian.ts";
-import { buildImages } from "../helpers/images.ts";
+import { needing } from "../helpers/expect.ts";
+import { application, referenceImage, TESTED } from "../helpers/images.ts";
 import { childrenOf, must, output, status, until } from "../helpers/process.ts";
 import { dist, freestanding, reference, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
-import { type Call, connect, orphans } from "../helpers/runtimes.ts";
-import { CC, missing, unobtainable } from "../helpers/tools.ts";
+import { CONTAINERD, CONTAINERS_CONF, connect, orphans, Sandboxes, serves } from "../helpers/runtimes.ts";
+import { ROOT, unobtainable } from "../helpers/tools.ts";
 import { Workshop } from "../helpers/workshop.ts";
 
 const NAME = contents.freestanding.reference;
-const FORMER = "localhost/reference:1";
-const APPLICATION = "localhost/application:1";
-
-/** gRPC's status code. */
-const NOT_FOUND = 5;
 
 const read = (file: string) => readFileSync(join(root, file), "utf8");
 /** README's row of a runtime: the command that loads the image, and the file whose lines are added. */
@@ -59,28 +56,24 @@ function add(theirs: string, ours: string): string {
   return lines.join("\n");
 }
 
+/** Where containerd 2 is. */
 let containerd2 = "";
-const how =
-  process.getuid?.() === 0
-    ? missing({
-        ...CC,
-        buildah: "buildah",
-        skopeo: "skopeo",
-        podman: "podman",
-        "/usr/libexec/podman/catatonit": "catatonit",
-        crun: "crun",
-        runc: "runc",
-        "/etc/containerd/config.toml": "containerd",
-        "/etc/containers/policy.json": "golang-github-containers-common",
-        "/bin/busybox": "busybox-static",
-      }) ||
-      unobtainable(buildImages) ||
-      unobtainable(() => {
-        // It wants no later glibc than Debian 12's.
-        containerd2 = join(unpacked("sid", "containerd"), "usr/bin");
-        must(join(containerd2, "containerd"), "--version");
-      })
-    : "run the tests as root";
+const switching = needing(
+  ROOT,
+  ...TESTED,
+  {
+    ...{ skopeo: "skopeo", podman: "podman", crun: "crun", runc: "runc" },
+    "/usr/libexec/podman/catatonit": "catatonit",
+    "/etc/containerd/config.toml": "containerd",
+    "/etc/containers/policy.json": "golang-github-containers-common",
+  },
+  () =>
+    unobtainable(() => {
+      // It wants no later glibc than Debian 12's.
+      containerd2 = join(unpacked("sid", "containerd"), "usr/bin");
+      must(join(containerd2, "containerd"), "--version");
+    }),
+);
 
 /** It is at rest, and is the freestanding build to the byte. */
 async function expectOurs(pid: number): Promise<void> {
@@ -94,174 +87,108 @@ async function expectOurs(pid: number): Promise<void> {
 const expectFormer = (pid: number, file: string) =>
   until(file, () => output(["cmp", file, `/proc/${pid}/exe`]).exitCode === 0, { pid });
 
-describe.skipIf(how !== "")(`switch${how && ` (skipped: ${how})`}`, () => {
-  const workshop = new Workshop();
-  const { folder } = workshop;
+switching.describe("switch", () => {
+  const stack = new AsyncDisposableStack();
+  let workshop: Workshop;
   /** Runs README's command in the clone's folder. */
-  const user = (command: string, ...env: readonly string[]) =>
-    workshop.must("env", ...env, "sh", "-euc", `cd ${root}\n${command}`);
+  const user = (command: string, variables = {}) => must(...workshop.script(command, variables, root));
+  const podman = (...args: readonly string[]) => workshop.must("podman", ...args).trim();
+  /** A file of the machine: its usual paths lie in the workshop's folder. */
+  const path = (of: string) => join(workshop.folder, of);
 
   beforeAll(async () => {
-    await workshop.ready();
-    // A machine of its own: its usual paths lie in the workshop's folder.
-    for (const path of [
-      "/run",
-      "/var/lib/containerd",
-      "/var/lib/containers",
-      "/etc/containerd",
-      "/etc/containers",
-    ]) {
-      mkdirSync(join(folder, path), { recursive: true });
-      if (path.startsWith("/etc")) must("cp", "--archive", `${path}/.`, join(folder, path));
-      mkdirSync(path, { recursive: true });
-      workshop.must("mount", "--bind", join(folder, path), path);
+    workshop = stack.use(await new Workshop().ready());
+    const folders = ["containerd", "containers"].flatMap((name) => [`/var/lib/${name}`, `/etc/${name}`]);
+    for (const folder of ["/run", ...folders]) {
+      mkdirSync(path(folder), { recursive: true });
+      if (folder.startsWith("/etc")) must("cp", "--archive", `${folder}/.`, path(folder));
+      mkdirSync(folder, { recursive: true });
+      workshop.bind(path(folder), folder);
     }
-    workshop.build(
-      FORMER,
-      join(folder, "former.tar"),
-      'FROM scratch\nCOPY pause /\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n',
-      { pause: reference.executable },
-    );
-    workshop.build(
-      APPLICATION,
-      join(folder, "application.tar"),
-      "FROM scratch\nCOPY bin /bin\nENV PATH=/bin\n",
-      {
-        "bin/busybox": "/bin/busybox",
-        "bin/ip": "/bin/busybox",
-      },
-    );
-  }, 300_000);
-  afterAll(() => workshop[Symbol.dispose]());
-
-  /** What a machine without CAP_SYS_RESOURCE and AppArmor needs besides. */
-  const MACHINE = {
-    2: `[plugins."io.containerd.grpc.v1.cri"]
-restrict_oom_score_adj = true
-disable_hugetlb_controller = true
-disable_apparmor = true
-`,
-    3: `[plugins.'io.containerd.cri.v1.runtime']
-restrict_oom_score_adj = true
-disable_hugetlb_controller = true
-disable_apparmor = true`,
-  };
+  });
+  afterAll(() => stack.disposeAsync());
 
   const containerds = {
     "containerd 1.6, the file that Debian brings": {
       bin: () => "/usr/bin",
-      version: 2,
+      table: '[plugins."io.containerd.grpc.v1.cri"]',
       file: () => readFileSync("/etc/containerd/config.toml", "utf8"),
       row: "containerd 1.x",
     },
     "containerd 2, `containerd config default`": {
       bin: () => containerd2,
-      version: 3,
+      table: "[plugins.'io.containerd.cri.v1.runtime']",
       file: () => must(join(containerd2, "containerd"), "config", "default"),
       row: "containerd 2.x",
     },
     "containerd 2, a file of version = 2": {
       bin: () => containerd2,
-      version: 2,
+      table: '[plugins."io.containerd.grpc.v1.cri"]',
       file: () => readFileSync("/etc/containerd/config.toml", "utf8"),
       row: "containerd 1.x",
     },
   } as const;
 
-  for (const [title, { bin, version, file, row }] of Object.entries(containerds))
+  for (const [title, { bin, table, file, row }] of Object.entries(containerds))
     test(`${title}: there and back`, async () => {
-      const env = [`PATH=${bin()}:${process.env.PATH}`];
-      const configuration = join(folder, "/etc/containerd/config.toml");
+      const variables = { PATH: `${bin()}:${process.env.PATH}` };
       const { lines } = rows[row];
       // What the node has: its own file, which names its own sandbox image.
-      const before = add(file(), `${MACHINE[version]}\n${lines.replaceAll(NAME, FORMER)}`);
-      const socket = join(folder, "run/containerd/containerd.sock");
-      const call: Call = (method, request) => connect(socket)(method, request);
-      let daemon: Bun.Subprocess | undefined;
-      const stop = async () => {
-        daemon?.kill("SIGTERM");
-        await daemon?.exited;
-      };
+      const before = add(file(), `${table}\n${CONTAINERD}${lines.replaceAll(NAME, referenceImage.name)}`);
+      const call = connect(path("run/containerd/containerd.sock"));
+      let daemon: AsyncDisposable | undefined;
       const restart = async (text: string) => {
-        await stop();
-        writeFileSync(configuration, text);
-        daemon = Bun.spawn(workshop.inside("env", ...env, "containerd"), {
-          stdio: ["ignore", "ignore", Bun.file(join(dist, "switch-containerd.log"))],
-        });
-        // It answers at all as soon as it is there, and with sense as soon as its parts are.
-        const answer = () => call("PodSandboxStatus", { pod_sandbox_id: "none" }).catch(({ code }) => code);
-        while ((await answer()) !== NOT_FOUND) expect(daemon.exitCode).toBeNull();
+        await daemon?.[Symbol.asyncDispose]();
+        writeFileSync(path("etc/containerd/config.toml"), text);
+        const command = workshop.with(variables, "containerd");
+        daemon = await startDaemon(command, join(dist, "switch-containerd.log"), () => serves(call));
       };
-      const pods: string[] = [];
-      const pod = async (name: string) => {
-        const security_context = { namespace_options: { network: "NODE", pid: "POD" } };
-        const linux = { cgroup_parent: "/pause-test", security_context };
-        const config = { metadata: { name, uid: name, namespace: "default" }, linux };
-        const { pod_sandbox_id } = await call("RunPodSandbox", { config });
-        pods.push(String(pod_sandbox_id));
-        const { info } = await call("PodSandboxStatus", { pod_sandbox_id, verbose: true });
-        return Number(JSON.parse((info as { info: string }).info).pid);
-      };
+      const sandboxes = new Sandboxes(call, "/pause-test");
       try {
         await restart(before);
-        user(`ctr -n k8s.io images import ${join(folder, "former.tar")}`, ...env);
-        const first = await pod("before");
-        await expectFormer(first, reference.executable);
+        user(`ctr -n k8s.io images import ${referenceImage.archive}`, variables);
+        const first = await sandboxes.run("before");
+        await expectFormer(first.pid, reference.executable);
 
-        user(rows["containerd 1.x"].load, ...env);
+        user(rows["containerd 1.x"].load, variables);
         await restart(add(before, lines));
-        expect(status(first, "State")).not.toBe("");
-        const second = await pod("switched");
-        await expectOurs(second);
-        expect(status(second, "Uid")).toStartWith("65535\t");
+        expect(status(first.pid, "State")).not.toBe("");
+        const second = await sandboxes.run("switched");
+        await expectOurs(second.pid);
+        expect(status(second.pid, "Uid")).toStartWith("65535\t");
 
         await restart(before);
-        expect(status(second, "State")).not.toBe("");
-        await expectFormer(await pod("back"), reference.executable);
+        expect(status(second.pid, "State")).not.toBe("");
+        await expectFormer((await sandboxes.run("back")).pid, reference.executable);
       } finally {
-        for (const pod_sandbox_id of pods) {
-          await call("StopPodSandbox", { pod_sandbox_id }).catch(() => {});
-          await call("RemovePodSandbox", { pod_sandbox_id }).catch(() => {});
-        }
-        await stop();
-        output(["sh", "-c", "rmdir /sys/fs/cgroup/pause-test /sys/fs/cgroup/*/pause-test"]);
-        must("sh", "-c", `rm -rf ${folder}/var/lib/containerd/* ${folder}/run/containerd`);
+        await sandboxes[Symbol.asyncDispose]();
+        await daemon?.[Symbol.asyncDispose]();
+        must("sh", "-c", `rm -rf ${path("var/lib/containerd")}/* ${path("run/containerd")}`);
       }
-    }, 120_000);
+    });
 
   describe("podman and the storage that CRI-O shares with it", () => {
-    const configuration = join(folder, "/etc/containers/containers.conf");
-    const before = `[containers]
-default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
-[engine]
-cgroup_manager = "cgroupfs"
-runtime = "crun"
-events_logger = "file"
-`;
+    const before = `[engine]\n${CONTAINERS_CONF}`;
+    const configure = (text: string) => writeFileSync(path("etc/containers/containers.conf"), text);
     /** PID 1 of a new pod, as a container in it sees it; then it is removed. */
     const withPod = async (options: readonly string[], look: (pid: number) => unknown) => {
-      const create = ["pod", "create", "--name", "pod", "--share", "pid,ipc,net,uts", "--network=none"];
-      workshop.must("podman", ...create, ...options);
+      podman("pod", "create", "--name", "pod", "--share", "pid,ipc,net,uts", "--network=none", ...options);
       try {
-        const run = ["run", "--detach", "--pod", "pod", "--name", "application", APPLICATION];
-        workshop.must("podman", ...run, "busybox", "sleep", "10000");
-        const infra = workshop
-          .must("podman", "pod", "inspect", "--format", "{{.InfraContainerID}}", "pod")
-          .trim();
-        await look(Number(workshop.must("podman", "inspect", "--format", "{{.State.Pid}}", infra)));
+        podman("run", "--detach", "--pod", "pod", application.name, "busybox", "sleep", "10000");
+        const infra = podman("pod", "inspect", "--format", "{{.InfraContainerID}}", "pod");
+        await look(Number(podman("inspect", "--format", "{{.State.Pid}}", infra)));
       } finally {
-        workshop.must("podman", "pod", "rm", "--force", "pod");
+        podman("pod", "rm", "--force", "pod");
       }
     };
 
     beforeAll(() => {
-      writeFileSync(
-        join(folder, "/etc/containers/storage.conf"),
-        '[storage]\ndriver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n',
-      );
-      writeFileSync(configuration, before);
-      workshop.must("podman", "load", "--quiet", "--input", join(folder, "application.tar"));
-    }, 60_000);
+      const storage =
+        'driver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"';
+      writeFileSync(path("etc/containers/storage.conf"), `[storage]\n${storage}\n`);
+      configure(before);
+      podman("load", "--quiet", "--input", application.archive);
+    });
 
     test("CRI-O's file names what skopeo has put into the storage", async () => {
       user(rows["CRI-O"].load);
@@ -270,32 +197,31 @@ events_logger = "file"
       };
       const { pause_image, pause_command } = crio.image;
       await withPod(["--infra-image", pause_image, "--infra-command", pause_command], expectOurs);
-      workshop.must("podman", "rmi", pause_image);
-    }, 60_000);
+      podman("rmi", pause_image);
+    });
 
     test("examples/README's idle container holds a network for others, and ends on SIGTERM", async () => {
       user(rows.podman.load);
-      workshop.must("podman", "tag", APPLICATION, "docker.io/library/busybox:1.36");
+      podman("tag", application.name, "docker.io/library/busybox:1.36");
       const [hold = "", use = "", remove = ""] = read("examples/README.md").match(/^ {4}podman .*$/gm) ?? [];
       user(hold);
-      const inspect = (what: string) =>
-        workshop.must("podman", "inspect", "--format", `{{.State.${what}}}`, "holder").trim();
+      const inspect = (what: string) => podman("inspect", "--format", `{{.State.${what}}}`, "holder");
       const pid = inspect("Pid");
       await untilAtRest({ pid: Number(pid) }, freestanding);
       const ip = ["busybox", "ip", "address", "add", "192.0.2.1/32", "dev", "lo"];
       must("nsenter", "--target", pid, "--net", ...ip);
       expect(user(use)).toContain("192.0.2.1/32");
-      workshop.must("podman", "stop", "--time", "60", "holder");
+      podman("stop", "--time", "60", "holder");
       expect(inspect("ExitCode")).toBe("0");
       user(remove);
-    }, 60_000);
+    });
 
     test("podman: there and back", async () => {
       user(rows.podman.load);
-      writeFileSync(configuration, add(before, rows.podman.lines));
+      configure(add(before, rows.podman.lines));
       await withPod([], expectOurs);
-      writeFileSync(configuration, before);
+      configure(before);
       await withPod([], (pid) => expectFormer(pid, "/usr/libexec/podman/catatonit"));
-    }, 60_000);
+    });
   });
 });

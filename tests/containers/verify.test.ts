@@ -3,52 +3,49 @@
  * stand-in, and what it runs in a pod runs in a real PID namespace. What a cluster does was seen by hand.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Pod as PodManifest } from "kubernetes-models/v1/Pod";
 import { sha256 } from "../../image/layout.ts";
 import { version } from "../../package.json" with { type: "json" };
-import { needing } from "../helpers/expect.ts";
+import { ended, needing } from "../helpers/expect.ts";
 import { Pod, UNPRIVILEGED } from "../helpers/pod.ts";
 import { output, until } from "../helpers/process.ts";
 import { freestanding, hosted, reference, root } from "../helpers/programs.ts";
-import { untilAtRest } from "../helpers/rest.ts";
 import { CC, ROOT } from "../helpers/tools.ts";
 
-const verify = join(root, "examples/verify");
+const script = join(root, "examples/verify");
+const verify = (args: readonly string[], env?: Record<string, string>) =>
+  output(["/bin/sh", script, ...args], env && { env });
 const USAGE =
   "usage: sh examples/verify [--node NAME | --node all] [--image IMAGE] [--namespace NAME] [--context NAME]\n";
 
 test("other arguments end it with one line and exit code 2", () => {
-  for (const args of [["x"], ["--context"], ["--context="], ["--namespace", "a", "--node"]]) {
-    expect(output(["sh", verify, ...args])).toMatchObject({ stdout: "", stderr: USAGE, exitCode: 2 });
-  }
+  for (const args of [["x"], ["--context"], ["--context="], ["--namespace", "a", "--node"]])
+    expect(verify(args)).toEqual(ended({ stderr: USAGE, exitCode: 2 }));
 });
 
 test("--help says what it takes, which options there are and what the exit codes mean", () => {
-  const { stdout, stderr, exitCode } = output(["sh", verify, "--namespace", "a", "--help"]);
-  expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
+  const { stdout, ...rest } = verify(["--namespace", "a", "--help"]);
+  expect(rest).toMatchObject({ stderr: "", exitCode: 0 });
   expect(stdout).toStartWith(USAGE);
-  for (const words of [
-    "--node NAME",
-    "--image IMAGE",
-    "--namespace NAME",
-    "--context NAME",
-    "Exit code: 0 if",
-    "3 if",
-  ])
-    expect(stdout).toContain(words);
+  const options = ["--node NAME", "--image IMAGE", "--namespace NAME", "--context NAME"];
+  for (const words of [...options, "Exit code: 0 if", "3 if"]) expect(stdout).toContain(words);
 });
 
 test("without kubectl it says so", () => {
+  const stderr = "kubectl is not installed: this needs it.\n";
   for (const args of [[], ["--context", "a", "--namespace=b"], ["--context=a b", "--image", "c"]])
-    expect(output(["/bin/sh", verify, ...args], { env: { PATH: "/nonexistent" } })).toEqual({
-      stdout: "",
-      stderr: "kubectl is not installed: this needs it.\n",
-      exitCode: 1,
-      signalCode: null,
-    });
+    expect(verify(args, { PATH: "/nonexistent" })).toEqual(ended({ stderr, exitCode: 1 }));
 });
 
 /**
@@ -88,6 +85,7 @@ class Cluster implements Disposable {
   readonly folder = mkdtempSync(join(tmpdir(), "pause-verify-"));
   readonly env: Record<string, string>;
 
+  /** @param enter the command line that runs a container's command */
   constructor(level: Level, enter: readonly string[] = ["false"]) {
     writeFileSync(join(this.folder, "kubectl"), KUBECTL, { mode: 0o755 });
     const quoted = enter.map((word) => `'${word}'`).join(" ");
@@ -96,7 +94,7 @@ class Cluster implements Disposable {
   }
 
   verify(...args: readonly string[]) {
-    return output(["sh", verify, ...args], { env: this.env });
+    return verify(args, this.env);
   }
 
   get log(): string[] {
@@ -105,11 +103,10 @@ class Cluster implements Disposable {
 
   /** The manifests of its pods that were deleted, which all have to be. */
   get deleted(): PodManifest[] {
-    const files = readdirSync(this.folder);
+    const files = readdirSync(this.folder).toSorted();
     expect(files.filter((file) => file.endsWith(".yaml"))).toEqual([]);
     return files
       .filter((file) => file.endsWith(".deleted"))
-      .toSorted()
       .map((file) => {
         const pod = new PodManifest(Bun.YAML.parse(readFileSync(join(this.folder, file), "utf8")) as object);
         pod.validate();
@@ -127,37 +124,26 @@ const BUSYBOX = { "/bin/busybox": "busybox-static" };
 const busybox = needing(BUSYBOX);
 const applets = mkdtempSync(join(tmpdir(), "pause-applets-"));
 if (!busybox.skip) output(["/bin/busybox", "--install", "-s", applets]);
-output(["chmod", "755", applets]);
+chmodSync(applets, 0o755);
 afterAll(() => rmSync(applets, { recursive: true }));
 
-/** The command line that runs a container's command in a namespace, by way of another command if one is given. */
-const container = (pod: Pod, by: readonly string[] = []) =>
-  pod.inside(
-    "env",
-    `PATH=${applets}`,
-    ...by.map((word, index) => (index === 0 ? (Bun.which(word) ?? word) : word)),
-  );
-
-/** A pod in which a probe times out, again and again. */
-async function withProbes(starting: Promise<Pod>, by: readonly string[] = []): Promise<Pod> {
-  const pod = await starting;
-  const loop = ["sh", "-c", "while :; do (sleep 20 &); sleep 3; done"];
-  Bun.spawn([...container(pod, by), ...loop], { stdio: ["ignore", "ignore", "ignore"] });
-  return pod;
+/** A cluster whose containers are beside a PID 1, by way of another command if one is given; a probe times out again and again. */
+function around(pod: Pod, level: Level, [by, ...options]: readonly string[] = []): Cluster {
+  const container = pod.inside("env", `PATH=${applets}`, ...(by ? [Bun.which(by) ?? by, ...options] : []));
+  Bun.spawn([...container, "sh", "-c", "while :; do (sleep 20 &); sleep 3; done"], {
+    stdio: ["ignore", "ignore", "ignore"],
+  });
+  return new Cluster(level, container);
 }
 
 busybox.describe("in a cluster that allows everything", () => {
   for (const program of [hosted, freestanding])
     test(`of /pause it says that it is ours and reaps: ${program.name}`, async () => {
-      await using pod = await withProbes(Pod.atRest(program));
-      using cluster = new Cluster("privileged", container(pod));
-      const { stdout, stderr, exitCode } = cluster.verify(
-        "--node",
-        "one",
-        "--image",
-        "registry/tools@sha256:0",
-      );
-      expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
+      await using pod = await Pod.atRest(program);
+      using cluster = around(pod, "privileged");
+      const image = "registry/tools@sha256:0";
+      const { stdout, ...rest } = cluster.verify("--node", "one", "--image", image);
+      expect(rest).toMatchObject({ stderr: "", exitCode: 0 });
       expect(stdout).toMatch(/^Pod pause-verify-\S+ on node one \(containerd:\/\/2.1.9\):$/m);
       expect(stdout).toContain(`ok    PID 1 is ours: init.ts ${version}, the ${program.name} build (`);
       expect(stdout).toContain(`bill of materials: ${sha256(readFileSync(program.executable))}\n`);
@@ -167,16 +153,13 @@ busybox.describe("in a cluster that allows everything", () => {
       const [made] = cluster.deleted;
       expect(made?.spec?.nodeName).toBe("one");
       expect(made?.spec?.shareProcessNamespace).toBe(true);
-      for (const { image, imagePullPolicy } of made?.spec?.containers ?? [])
-        expect({ image, imagePullPolicy }).toEqual({
-          image: "registry/tools@sha256:0",
-          imagePullPolicy: "IfNotPresent",
-        });
+      for (const container of made?.spec?.containers ?? [])
+        expect(container).toMatchObject({ image, imagePullPolicy: "IfNotPresent" });
     });
 
   test("of another PID 1 it says what is wrong", async () => {
-    await using pod = await withProbes(Pod.start(["sleep", "infinity"]));
-    using cluster = new Cluster("privileged", container(pod));
+    await using pod = await Pod.start(["sleep", "infinity"]);
+    using cluster = around(pod, "privileged");
     const { stdout, exitCode } = cluster.verify();
     expect(stdout).toContain("FAIL  PID 1 is not ours, but sleep infinity (");
     expect(stdout).toContain("but catches 0000000000000000.");
@@ -186,13 +169,13 @@ busybox.describe("in a cluster that allows everything", () => {
     expect(stdout.match(/^FAIL {2}/gm)?.length).toBe(5);
     expect(stdout).toEndWith("Not all is well.\n");
     expect(exitCode).toBe(1);
-  }, 120_000);
+  });
 
   test("--node all looks at one node after the other, and ends with what it saw", async () => {
-    await using pod = await withProbes(Pod.atRest(freestanding));
-    using cluster = new Cluster("privileged", container(pod));
-    const { stdout, stderr, exitCode } = cluster.verify("--node", "all", "--namespace", "a", "--context=b");
-    expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
+    await using pod = await Pod.atRest(freestanding);
+    using cluster = around(pod, "privileged");
+    const { stdout, ...rest } = cluster.verify("--node", "all", "--namespace", "a", "--context=b");
+    expect(rest).toMatchObject({ stderr: "", exitCode: 0 });
     expect(stdout).toEndWith(
       "All is well on: one two\nAll that can be seen is well on: no node\nNot all is well on: no node\n",
     );
@@ -204,30 +187,21 @@ busybox.describe("in a cluster that allows everything", () => {
   });
 });
 
-const rootAndBusybox = needing(ROOT, BUSYBOX);
+/** What runs a container as each level allows: "restricted" as another user than PID 1. */
+const baseline = ["setpriv", "--bounding-set=-sys_ptrace,-sys_admin"];
+const restricted = UNPRIVILEGED.map((word) => word.replace("65535", "65534"));
 
-/** Who runs a container where these levels are enforced, beside a PID 1 that is not root. */
-const levels = {
-  baseline: ["setpriv", "--bounding-set=-sys_ptrace,-sys_admin"],
-  restricted: "setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all --no-new-privs".split(
-    " ",
-  ),
-} as const;
-
-rootAndBusybox.describe("where a container may not look into PID 1", () => {
-  for (const [level, refusals] of [
-    ["baseline", ["SYS_PTRACE"]],
-    ["restricted", ["SYS_PTRACE", "runAsNonRoot"]],
+needing(ROOT, BUSYBOX).describe("where a container may not look into PID 1", () => {
+  for (const [level, by, refusals] of [
+    ["baseline", baseline, ["SYS_PTRACE"]],
+    ["restricted", restricted, ["SYS_PTRACE", "runAsNonRoot"]],
   ] as const)
     test(`Pod Security "${level}": all that can be seen is well, and that is exit code 3`, async () => {
-      await using pod = await Pod.start([...UNPRIVILEGED, freestanding.executable]);
-      await untilAtRest(pod, freestanding);
-      await withProbes(Promise.resolve(pod), levels[level]);
-      using cluster = new Cluster(level, container(pod, levels[level]));
+      await using pod = await Pod.atRest(freestanding, UNPRIVILEGED);
+      using cluster = around(pod, level, by);
       const { stdout, stderr, exitCode } = cluster.verify();
-      expect(
-        stderr.match(/violates PodSecurity ".*?": (\w+)/g)?.map((line) => line.split(" ").at(-1)),
-      ).toEqual([...refusals]);
+      const said = [...stderr.matchAll(/violates PodSecurity ".*?": (\w+)/g)].map(([, what]) => what);
+      expect(said).toEqual([...refusals]);
       expect(stdout).toContain(
         `?     PID 1 is ${freestanding.executable}, as user 65535. Whose it is cannot be seen`,
       );
@@ -237,14 +211,9 @@ rootAndBusybox.describe("where a container may not look into PID 1", () => {
       expect(cluster.deleted.length).toBe(1);
     });
 
-  const cc = needing(CC);
-  cc.test("the C program as the same user can be asked: that it is not ours is seen", async () => {
-    const user =
-      "setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all --pdeathsig KILL".split(" ");
-    await using pod = await Pod.start([...user, reference.executable]);
-    await untilAtRest(pod, reference);
-    await withProbes(Promise.resolve(pod), levels.restricted);
-    using cluster = new Cluster("restricted", container(pod, levels.restricted));
+  needing(CC).test("the C program as the same user can be asked: that it is not ours is seen", async () => {
+    await using pod = await Pod.atRest(reference, restricted);
+    using cluster = around(pod, "restricted", restricted);
     const { stdout, exitCode } = cluster.verify();
     expect(stdout).toContain(`FAIL  PID 1 is not ours, but pause.c ${version} (`);
     expect(exitCode).toBe(1);
@@ -254,53 +223,42 @@ rootAndBusybox.describe("where a container may not look into PID 1", () => {
 describe("what ends it with 1, and leaves no pod", () => {
   test("no pod can be made: each reason once", () => {
     using cluster = new Cluster("none");
-    expect(cluster.verify()).toMatchObject({
-      stdout: "",
-      stderr:
-        'The cluster refuses a pod that may look at PID 1: Error from server (Forbidden): pods is forbidden: User "x" cannot create resource "pods"\nNo pod can be made.\n',
-      exitCode: 1,
-    });
+    const refusal =
+      'Error from server (Forbidden): pods is forbidden: User "x" cannot create resource "pods"';
+    const stderr = `The cluster refuses a pod that may look at PID 1: ${refusal}\nNo pod can be made.\n`;
+    expect(cluster.verify()).toEqual(ended({ stderr, exitCode: 1 }));
     expect(cluster.deleted).toEqual([]);
   });
 
   test("no such node", () => {
     using cluster = new Cluster("privileged");
-    expect(cluster.verify("--node", "NAME")).toMatchObject({
-      stdout: "",
-      stderr: 'Error from server (NotFound): nodes "NAME" not found\n',
-      exitCode: 1,
-    });
+    const stderr = 'Error from server (NotFound): nodes "NAME" not found\n';
+    expect(cluster.verify("--node", "NAME")).toEqual(ended({ stderr, exitCode: 1 }));
     expect(cluster.log).toEqual(["get node NAME"]);
   });
 
   test("a pod that does not become ready, on one node or on all", () => {
     using cluster = new Cluster("privileged");
     writeFileSync(join(cluster.folder, "unready"), "");
-    const { stderr, exitCode } = cluster.verify();
-    expect({ stderr, exitCode }).toEqual({
-      stderr: "The pod was not ready within two minutes. The cluster says of it:\nFailed to pull image\n",
-      exitCode: 1,
-    });
-    const all = cluster.verify("--node", "all");
-    expect(all.stdout).toEndWith("Not all is well on: one two\n");
-    expect(all.exitCode).toBe(1);
+    const stderr =
+      "The pod was not ready within two minutes. The cluster says of it:\nFailed to pull image\n";
+    expect(cluster.verify()).toMatchObject({ stderr, exitCode: 1 });
+    const { stdout, exitCode } = cluster.verify("--node", "all");
+    expect(stdout).toEndWith("Not all is well on: one two\n");
+    expect(exitCode).toBe(1);
     expect(cluster.deleted.length).toBe(3);
   });
 
   test("a signal", async () => {
-    using cluster = new Cluster("privileged", [
-      "sh",
-      "-c",
-      '[ "$1" = ps ] || { touch running; while [ -e running ]; do sleep 0.05; done; }',
-      "sh",
-    ]);
-    await using script = Bun.spawn(["sh", verify], {
+    const wait = '[ "$1" = ps ] || { touch running; while [ -e running ]; do sleep 0.05; done; }';
+    using cluster = new Cluster("privileged", ["sh", "-c", wait, "sh"]);
+    await using child = Bun.spawn(["sh", script], {
       env: cluster.env,
       stdio: ["ignore", "ignore", "inherit"],
     });
-    await until("the examination", () => existsSync(join(cluster.folder, "running")), script);
-    script.kill("SIGTERM");
-    expect(await script.exited).toBe(143);
+    await until("the examination", () => existsSync(join(cluster.folder, "running")), child);
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(143);
     expect(cluster.deleted.length).toBe(1);
   });
 });

@@ -2,18 +2,16 @@
  * What the images have to do in every runtime, old and new. For tests only: it imports the test runner.
  */
 import { expect } from "bun:test";
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { basename, join } from "node:path";
 import { MESSAGE } from "./expect.ts";
+import { application, readJson } from "./images.ts";
 import { childrenOf, must, output, status, until } from "./process.ts";
 import { hosted, type Program, root } from "./programs.ts";
 import { untilAtRest } from "./rest.ts";
-import { APPLICATION, defaultSeccomp, orphans, readJson, type Sandbox } from "./runtimes.ts";
+import { defaultSeccomp, type Inside, orphans, type Sandbox, specify } from "./runtimes.ts";
 
-/** The command line that runs a command where the runtime is. */
-export type Inside = (...command: readonly string[]) => readonly string[];
-
-const EXAMPLE = join(root, "examples/seccomp.json");
+export const EXAMPLE = join(root, "examples/seccomp.json");
 const PS = ["busybox", "ps", "-o", "pid,stat,args"];
 const PAUSE = /^ *1 S +\/pause$/m;
 
@@ -24,13 +22,13 @@ export async function expectAtRest(pid: number, program: Program): Promise<void>
 }
 
 /** Where bundles are made; in the folder, the root file system of each program has its name. */
-export interface Bundles {
+interface Bundles {
   readonly folder: string;
   readonly inside: Inside;
 }
 
 /** Runs a container in what a sandbox of Kubernetes has at the least, with these changes, and ends it. */
-export async function inBundle(
+async function inBundle(
   { folder, inside }: Bundles,
   runtime: string,
   program: Program,
@@ -39,25 +37,16 @@ export async function inBundle(
 ): Promise<void> {
   const bundle = mkdtempSync(join(folder, "bundle-"));
   const id = basename(bundle);
-  must("sh", "-c", `cd ${bundle} && ${runtime} spec`);
-  const path = join(bundle, "config.json");
-  const config = readJson(path);
-  const user = { uid: 65535, gid: 65535 };
-  Object.assign(config.process, {
-    args: ["/pause"],
-    terminal: false,
-    user,
-    capabilities: {},
-    noNewPrivileges,
+  specify(bundle, runtime, ({ process, root, linux }) => {
+    const user = { uid: 65535, gid: 65535 };
+    Object.assign(process, { user, capabilities: {}, noNewPrivileges });
+    Object.assign(root, { path: join(folder, program.name), readonly: true });
+    const resources = { memory: { limit: mebibytes * 2 ** 20 }, pids: { limit: pids } };
+    Object.assign(linux, { resources, seccomp, cgroupsPath: `/pause-test-${id}` });
+    // Its own cgroup is the root of what it sees; where cgroups are of version 2, `spec` says so.
+    if (!linux.namespaces.some(({ type }: { type: string }) => type === "cgroup"))
+      linux.namespaces.push({ type: "cgroup" });
   });
-  config.root = { path: join(folder, program.name), readonly: true };
-  const resources = { memory: { limit: mebibytes * 2 ** 20 }, pids: { limit: pids } };
-  Object.assign(config.linux, { resources, seccomp, cgroupsPath: `/pause-test-${id}` });
-  // Its own cgroup is the root of what it sees; where cgroups are of version 2, `spec` says so.
-  const { namespaces } = config.linux;
-  if (!namespaces.some(({ type }: { type: string }) => type === "cgroup"))
-    namespaces.push({ type: "cgroup" });
-  writeFileSync(path, JSON.stringify(config));
   const container = Bun.spawn([...inside(runtime, "run", "--bundle", bundle, id)], {
     stdio: ["ignore", "ignore", "pipe"],
   });
@@ -138,10 +127,32 @@ export async function expectPair({ pid, start }: Sandbox, program: Program, coun
 }
 
 /**
- * Two containers of a pod of podman's see PID 1, which is at rest; orphans and a killed exec leave it no child; it ends
- * with 0.
+ * Two containers of podman's or Docker's, "one" and "two", see PID 1, which is at rest; orphans and a killed exec leave
+ * it no child.
  *
- * @param podman the command line of podman with these arguments
+ * @param runtime the command line of podman or Docker with these arguments
+ */
+export async function expectReaps(runtime: Inside, pid: number, program: Program, count: number) {
+  await expectAtRest(pid, program);
+  const run = (...args: readonly string[]) => must(...runtime(...args));
+  const ps = (name: string) => run("exec", name, ...PS);
+  for (const name of ["one", "two"]) expect(ps(name)).toMatch(PAUSE);
+  run("exec", "two", "sh", "-c", orphans(count));
+  const killed = Bun.spawn([...runtime("exec", "one", "busybox", "sleep", "600")], {
+    stdio: ["ignore", "ignore", "ignore"],
+  });
+  await until("the exec", () => /sleep 600/.test(ps("two")));
+  killed.kill("SIGKILL");
+  await killed.exited;
+  const left = /^ *(\d+) .*sleep 600$/m.exec(ps("two"))?.[1];
+  run("exec", "two", "sh", "-c", `kill -9 ${left}`);
+  await until("no zombie and no orphan", () => !/ Z |sleep 0.1|sleep 600/.test(ps("two")), { pid });
+  expect(childrenOf(pid)).toEqual([]);
+}
+
+/**
+ * Does that in a pod of podman's, which ends with 0.
+ *
  * @param options of `podman pod create`
  */
 export async function expectPodmanPair(
@@ -155,28 +166,21 @@ export async function expectPodmanPair(
   run("pod", "create", "--name", "pod", ...options);
   try {
     for (const name of ["one", "two"])
-      run("run", "--detach", "--pod", "pod", "--name", name, APPLICATION, "busybox", "sleep", "10000");
+      run("run", "--detach", "--pod", "pod", "--name", name, application.name, "busybox", "sleep", "10000");
     const infra = run("pod", "inspect", "--format", "{{.InfraContainerID}}", "pod");
     const inspect = (what: string) => run("inspect", "--format", `{{.State.${what}}}`, infra);
     const pid = Number(inspect("Pid"));
-    await expectAtRest(pid, program);
+    await expectReaps(podman, pid, program, count);
     look(pid);
-    const ps = (name: string) => run("exec", name, ...PS);
-    for (const name of ["one", "two"]) expect(ps(name)).toMatch(PAUSE);
-    run("exec", "two", "sh", "-c", orphans(count));
-    const killed = Bun.spawn([...podman("exec", "one", "busybox", "sleep", "600")], {
-      stdio: ["ignore", "ignore", "ignore"],
-    });
-    await until("the exec", () => /sleep 600/.test(ps("two")));
-    killed.kill("SIGKILL");
-    await killed.exited;
-    const left = /^ *(\d+) .*sleep 600$/m.exec(ps("two"))?.[1];
-    run("exec", "two", "sh", "-c", `kill -9 ${left}`);
-    await until("no zombie and no orphan", () => !/ Z |sleep 0.1|sleep 600/.test(ps("two")), { pid });
-    expect(childrenOf(pid)).toEqual([]);
     run("pod", "stop", "--time", "60", "pod");
     expect(inspect("ExitCode")).toBe("0");
   } finally {
     output(podman("pod", "rm", "--force", "pod"));
   }
 }
+
+/** Profiles of seccomp, as options of podman and Docker: the example is this file. */
+export const PROFILES: Record<string, (file: string) => string[]> = {
+  "default seccomp": () => [],
+  "examples/seccomp.json": (file) => [`--security-opt=seccomp=${file}`],
+};

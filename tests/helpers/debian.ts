@@ -12,11 +12,12 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir, userInfo } from "node:os";
+import { userInfo } from "node:os";
 import { join } from "node:path";
 import { must, output } from "./process.ts";
 import { dist } from "./programs.ts";
-import { missing } from "./tools.ts";
+import { missing, type Needed, ROOT, unobtainable } from "./tools.ts";
+import { Place } from "./workshop.ts";
 
 export type Suite = "trixie" | "sid";
 
@@ -145,17 +146,18 @@ export const withProgramsOf = (root: string, ...command: readonly string[]): rea
  * version that the runtimes can use.
  */
 const ENTER = `set -e
-mkdir -p "$0/mnt" "$0/srv" "$0/media"
-: >>"$0/etc/hosts"
-: >>"$0/etc/resolv.conf"
-mount --bind "$0" "$0"
-for folder in proc sys dev; do mount --rbind /$folder "$0/$folder"; done
-umount "$0/sys/fs/cgroup/unified" 2>/dev/null || true
-for folder in run var/run tmp var/tmp; do mount -t tmpfs tmpfs "$0/$folder"; done
-mount --bind "$1" "$0/mnt"
-mount --bind "$2" "$0/srv"
-mount -o remount,bind,ro "$0"
-cd "$0"
+root=$2
+mkdir -p "$root/mnt" "$root/srv" "$root/media"
+: >>"$root/etc/hosts"
+: >>"$root/etc/resolv.conf"
+mount --bind "$root" "$root"
+for folder in proc sys dev; do mount --rbind /$folder "$root/$folder"; done
+umount "$root/sys/fs/cgroup/unified" 2>/dev/null || true
+for folder in run var/run tmp var/tmp; do mount -t tmpfs tmpfs "$root/$folder"; done
+mount --bind "$0" "$root/mnt"
+mount --bind "$1" "$root/srv"
+mount -o remount,bind,ro "$root"
+cd "$root"
 pivot_root . media
 busybox umount -l /media
 echo ready
@@ -174,36 +176,26 @@ const PACKAGES = {
 export const machineOf = (suite: Suite): string =>
   rootFileSystem(suite, ["busybox-static", ...PACKAGES[suite]]);
 
-/** A machine with this Debian as its root file system, and a folder that is /mnt in it; dist/ is /srv. */
-export class Machine {
-  readonly folder = mkdtempSync(join(tmpdir(), "pause-debian-"));
-  readonly #holder: Bun.Subprocess<"ignore", "pipe", "inherit">;
+/** What a Machine takes. */
+export const machine = (suite: Suite): readonly Needed[] => [
+  ROOT,
+  { mmdebstrap: "mmdebstrap", "/bin/busybox": "busybox-static" },
+  () => missingDebian({}) || unobtainable(() => machineOf(suite)),
+];
+
+/** A machine with this Debian as its root file system; its folder is /mnt there, dist/ is /srv. */
+export class Machine extends Place {
+  protected override readonly tools = ["/bin/busybox"];
 
   private constructor(readonly root: string) {
-    this.#holder = Bun.spawn(["unshare", "--mount", "sh", "-c", ENTER, root, this.folder, dist], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
+    super(ENTER, root);
   }
 
-  static async start(suite: Suite): Promise<Machine> {
-    const machine = new Machine(machineOf(suite));
-    await machine.#holder.stdout.getReader().read();
-    return machine;
+  static start(suite: Suite): Promise<Machine> {
+    return new Machine(machineOf(suite)).ready();
   }
 
-  /** The command line that runs a command there. */
-  inside(...command: readonly string[]): string[] {
-    return ["nsenter", `--mount=/proc/${this.#holder.pid}/ns/mnt`, "--", ...command];
-  }
-
-  /** Runs a command there; it has to succeed. */
-  must(...command: readonly string[]): string {
-    return must(...this.inside(...command));
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#holder.kill("SIGKILL");
-    await this.#holder.exited;
-    rmSync(this.folder, { recursive: true, force: true });
+  override path(file: string): string {
+    return file.replace(this.folder, "/mnt").replace(dist, "/srv");
   }
 }

@@ -81,9 +81,13 @@ const SECONDS = 60;
  *
  * @throws with all that is known of the process, so that a failure far away can be understood.
  */
-export async function until(what: string, condition: () => boolean, subject?: Subject): Promise<void> {
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  subject?: Subject,
+): Promise<void> {
   const end = performance.now() + SECONDS * 1000;
-  while (!condition()) {
+  while (!(await condition())) {
     if (performance.now() > end) throw new Error(`${what}: not within ${SECONDS} s${await report(subject)}`);
     await Bun.sleep(1);
   }

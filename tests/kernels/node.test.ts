@@ -14,28 +14,26 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expectPair, expectPodmanPair, limits, restrictions } from "../helpers/cases.ts";
+import { EXAMPLE, expectPair, expectPodmanPair, limits, PROFILES, restrictions } from "../helpers/cases.ts";
 import { missingDebian } from "../helpers/debian.ts";
-import { MESSAGE } from "../helpers/expect.ts";
-import { buildImages, type Image, images } from "../helpers/images.ts";
+import { MESSAGE, needing } from "../helpers/expect.ts";
+import { application, TESTED, tested } from "../helpers/images.ts";
 import { childrenOf, must, output, proc, status, until } from "../helpers/process.ts";
-import { architecture, freestanding, reference, root } from "../helpers/programs.ts";
+import { architecture, freestanding, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
-import { APPLICATION, connect, orphans, Sandboxes } from "../helpers/runtimes.ts";
-import { CC, unobtainable } from "../helpers/tools.ts";
+import { connect, type Inside, orphans, rootOf, Sandboxes, serves } from "../helpers/runtimes.ts";
+import { type Needed, ROOT, unobtainable } from "../helpers/tools.ts";
 import { boot, fetchNode, inside, type Report } from "./node.ts";
 
-const EXAMPLE = join(root, "examples/seccomp.json");
-const read = (file: string) => readFileSync(join(root, file), "utf8");
-
-function missingNode(): string {
-  if (inside !== undefined) return "";
-  if (process.getuid?.() !== 0) return "run the tests as root";
-  if (architecture !== "amd64") return "user-mode-linux is for amd64";
-  const tools = { ...CC, buildah: "buildah", mmdebstrap: "mmdebstrap", "/sbin/mke2fs": "e2fsprogs" };
-  return missingDebian(tools) || unobtainable(buildImages) || unobtainable(fetchNode);
-}
-const how = missingNode();
+const NEEDED: readonly Needed[] = [
+  ROOT,
+  () => (architecture === "amd64" ? "" : "user-mode-linux is for amd64"),
+  ...TESTED,
+  { mmdebstrap: "mmdebstrap", "/sbin/mke2fs": "e2fsprogs" },
+  () => missingDebian({}) || unobtainable(fetchNode),
+];
+const node = needing(...(inside === undefined ? NEEDED : []));
+const archives = [...tested.map(({ archive }) => archive), application.archive];
 
 /** What it came to on the node. */
 let report: Report;
@@ -71,27 +69,8 @@ const after = (body: () => Promise<void> | void) => {
 const tests = () => {
   if (inside === undefined)
     beforeAll(async () => {
-      expect(reference.executable).not.toBe(""); // there is no compiler on the node
       report = await boot(import.meta.path);
     }, 1_800_000);
-
-  const folder = inside === undefined ? "" : mkdtempSync(join(tmpdir(), "pause-node-"));
-  const application = join(folder, "application.tar");
-  /** The images that this project makes, and one of the C program. */
-  const tested: readonly Image[] = [
-    ...images,
-    { program: reference, archive: join(folder, "reference.tar"), name: "localhost/reference:1" },
-  ];
-
-  /** Builds an image as its user does. */
-  function build(name: string, archive: string, containerfile: string, executable: string) {
-    const context = mkdtempSync(join(folder, "context-"));
-    copyFileSync(executable, join(context, "executable"));
-    must("chmod", "755", join(context, "executable"));
-    writeFileSync(join(context, "Containerfile"), containerfile);
-    must("podman", "build", "--quiet", "--tag", name, context);
-    must("podman", "save", "--quiet", "--format", "docker-archive", "--output", archive, name);
-  }
 
   before(() => {
     // Debian's kernel of user-mode-linux has no tables of nftables for IP, which Docker and podman want by default.
@@ -99,20 +78,7 @@ const tests = () => {
     mkdirSync("/etc/containers/containers.conf.d");
     writeFileSync("/etc/containers/containers.conf.d/node.conf", '[network]\nfirewall_driver = "none"\n');
     must("systemctl", "start", "multi-user.target");
-    must("chmod", "755", folder);
-    build(
-      "localhost/reference:1",
-      join(folder, "reference.tar"),
-      'FROM scratch\nCOPY executable /pause\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n',
-      reference.executable,
-    );
-    build(
-      APPLICATION,
-      application,
-      "FROM scratch\nCOPY executable /bin/busybox\nCOPY executable /bin/sh\nENV PATH=/bin\n",
-      "/bin/busybox",
-    );
-    for (const { archive } of images) must("podman", "load", "-i", archive);
+    for (const archive of archives) must("podman", "load", "--quiet", "--input", archive);
   });
 
   after(() => {
@@ -129,43 +95,29 @@ const tests = () => {
     const call = connect("/run/containerd/containerd.sock");
     const sandboxes = new Sandboxes(call, "pause-test.slice");
     const ctr = (...args: readonly string[]) => must("ctr", "-n", "k8s.io", ...args);
-    /** It answers with sense as soon as its parts are there. */
     async function restart() {
       must("systemctl", "restart", "containerd");
-      const answer = () => call("PodSandboxStatus", { pod_sandbox_id: "none" }).catch(({ code }) => code);
-      while ((await answer()) !== 5) await Bun.sleep(100);
+      await until("containerd", () => serves(call));
     }
 
     before(async () => {
       mkdirSync("/etc/cni/net.d", { recursive: true });
       mkdirSync("/opt/cni", { recursive: true });
       symlinkSync("/usr/lib/cni", "/opt/cni/bin");
-      writeFileSync(
-        "/etc/cni/net.d/10-node.conflist",
-        JSON.stringify({
-          cniVersion: "1.0.0",
-          name: "node",
-          plugins: [
-            {
-              type: "bridge",
-              bridge: "cni0",
-              isGateway: true,
-              ipam: { type: "host-local", ranges: [[{ subnet: "10.85.0.0/16" }]] },
-            },
-          ],
-        }),
-      );
+      const ipam = { type: "host-local", ranges: [[{ subnet: "10.85.0.0/16" }]] };
+      const plugins = [{ type: "bridge", bridge: "cni0", isGateway: true, ipam }];
+      const network = { cniVersion: "1.0.0", name: "node", plugins };
+      writeFileSync("/etc/cni/net.d/10-node.conflist", JSON.stringify(network));
       // A pod's slice, with the limit that kubelet gives it.
       writeFileSync("/run/systemd/system/pause-test.slice", "[Slice]\nMemoryMax=16M\n");
-      for (const file of [...tested.map(({ archive }) => archive), application])
-        ctr("images", "import", file);
+      for (const archive of archives) ctr("images", "import", archive);
     });
-    after(() => sandboxes.removeAll());
+    after(() => sandboxes[Symbol.asyncDispose]());
 
     for (const { program, name: image } of tested)
       describe(program.name, () => {
         before(async () => {
-          const example = read("examples/containerd-2.x/config.toml");
+          const example = readFileSync(join(root, "examples/containerd-2.x/config.toml"), "utf8");
           writeFileSync(
             "/etc/containerd/config.toml",
             `${program === freestanding ? example : example.replace(/(sandbox = ).*/, `$1'${image}'`)}
@@ -210,16 +162,16 @@ const tests = () => {
       });
   });
 
+  const podman: Inside = (...args) => ["podman", ...args];
+
   describe("crun and runc", () => {
+    const bundles = { folder: "", inside: (...command: readonly string[]) => command };
     before(() => {
-      for (const { program, name } of tested) {
-        const rootfs = join(folder, program.name);
-        mkdirSync(rootfs);
-        must("sh", "-c", 'podman export "$(podman create "$0")" | tar -C "$1" -x', name, rootfs);
-      }
+      bundles.folder = mkdtempSync(join(tmpdir(), "pause-node-"));
+      must("chmod", "755", bundles.folder);
+      for (const { program, name } of tested) rootOf(podman, name, join(bundles.folder, program.name));
     });
 
-    const bundles = { folder, inside: (...command: readonly string[]) => command };
     for (const { program } of tested) {
       for (const { name, run } of restrictions)
         there(`${program.name}, ${name}`, () => run(bundles, program));
@@ -228,7 +180,7 @@ const tests = () => {
   });
 
   describe("podman", () => {
-    const podman = (...args: readonly string[]) => must("podman", ...args).trim();
+    const run = (...args: readonly string[]) => must(...podman(...args)).trim();
     before(() => {
       copyFileSync(join(root, "examples/podman/containers.conf"), "/etc/containers/containers.conf");
       // What --userns=auto takes its users from (podman-run(1)).
@@ -239,16 +191,13 @@ const tests = () => {
     for (const { program, name: image } of tested) {
       // The example's configuration names the freestanding image.
       const infra = program === freestanding ? [] : ["--infra-image", image];
-      for (const [profile, options] of Object.entries({
-        "default seccomp": [],
-        "examples/seccomp.json": [`--security-opt=seccomp=${EXAMPLE}`],
-      }))
+      for (const [profile, options] of Object.entries(PROFILES))
         there(
           `podman, ${program.name}, ${profile}: a pod of two with 16 MiB, orphans and a killed exec`,
           () =>
             expectPodmanPair(
-              (...args) => ["podman", ...args],
-              ["--memory=16m", "--share=+pid", ...infra, ...options],
+              podman,
+              ["--memory=16m", "--share=+pid", ...infra, ...options(EXAMPLE)],
               program,
               100,
               (pid) => expect(proc(pid, "attr/current")).toStartWith("containers-default-"),
@@ -256,17 +205,17 @@ const tests = () => {
         );
 
       there(`podman, ${program.name}: run -v, stop with its message, --userns=auto`, async () => {
-        expect(must("podman", "run", "--rm", image, "-v")).toBe(program.version);
-        podman("run", "--detach", "--name", "alone", "--userns=auto", image);
+        expect(must(...podman("run", "--rm", image, "-v"))).toBe(program.version);
+        run("run", "--detach", "--name", "alone", "--userns=auto", image);
         try {
-          const pid = Number(podman("inspect", "--format", "{{.State.Pid}}", "alone"));
+          const pid = Number(run("inspect", "--format", "{{.State.Pid}}", "alone"));
           await untilAtRest({ pid }, program);
           expect(Number.parseInt(status(pid, "Uid"), 10)).toBeGreaterThanOrEqual(2_000_000);
-          podman("stop", "--time", "60", "alone");
-          expect(podman("inspect", "--format", "{{.State.ExitCode}}", "alone")).toBe("0");
-          expect(output(["podman", "logs", "alone"]).stderr).toBe(MESSAGE);
+          run("stop", "--time", "60", "alone");
+          expect(run("inspect", "--format", "{{.State.ExitCode}}", "alone")).toBe("0");
+          expect(output(podman("logs", "alone")).stderr).toBe(MESSAGE);
         } finally {
-          output(["podman", "rm", "--force", "alone"]);
+          output(podman("rm", "--force", "alone"));
         }
       });
     }
@@ -275,17 +224,15 @@ const tests = () => {
   describe("Docker", () => {
     const docker = (...args: readonly string[]) => must("docker", ...args).trim();
     before(() => {
-      for (const file of [...tested.map(({ archive }) => archive), application]) docker("load", "-i", file);
+      for (const archive of archives) docker("load", "--input", archive);
     });
 
     for (const { program, name: image } of tested)
-      for (const [profile, options] of Object.entries({
-        "default seccomp": [],
-        "examples/seccomp.json": [`--security-opt=seccomp=${EXAMPLE}`],
-      }))
+      for (const [profile, optionsOf] of Object.entries(PROFILES))
         there(
           `Docker, ${program.name}, ${profile}: -v, 16 MiB, what another container leaves, stop`,
           async () => {
+            const options = optionsOf(EXAMPLE);
             expect(must("docker", "run", "--rm", ...options, image, "-v")).toBe(program.version);
             docker("run", "--detach", "--name=pause", "--memory=16m", "--ipc=shareable", ...options, image);
             try {
@@ -294,7 +241,7 @@ const tests = () => {
               await untilAtRest({ pid }, program);
               expect(proc(pid, "attr/current")).toBe("docker-default (enforce)\n");
               const share = ["pid", "ipc", "network"].map((what) => `--${what}=container:pause`);
-              docker("run", "--rm", ...share, APPLICATION, "sh", "-c", orphans(100));
+              docker("run", "--rm", ...share, application.name, "sh", "-c", orphans(100));
               await until("no child", () => childrenOf(pid).length === 0, { pid });
               docker("stop", "--time", "60", "pause");
               expect(inspect("ExitCode")).toBe("0");
@@ -308,5 +255,5 @@ const tests = () => {
 };
 
 // One line, not one for each.
-if (how === "") describe("node", tests);
-else test.skipIf(true)(`node (skipped: ${how})`, () => {});
+if (node.skip) node.test("node", () => {});
+else describe("node", tests);
