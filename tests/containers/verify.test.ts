@@ -18,7 +18,7 @@ import { Pod as PodManifest } from "kubernetes-models/v1/Pod";
 import { sha256 } from "../../image/layout.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { ended, needing } from "../helpers/expect.ts";
-import { Pod, UNPRIVILEGED } from "../helpers/pod.ts";
+import { NAMESPACES, Pod, UNPRIVILEGED } from "../helpers/pod.ts";
 import { output, until } from "../helpers/process.ts";
 import { freestanding, hosted, reference, root } from "../helpers/programs.ts";
 import { CC, ROOT } from "../helpers/tools.ts";
@@ -121,7 +121,7 @@ class Cluster implements Disposable {
 
 // In the pod's containers, the shell and tools that busybox's image has.
 const BUSYBOX = { "/bin/busybox": "busybox-static" };
-const busybox = needing(BUSYBOX);
+const busybox = needing(BUSYBOX, NAMESPACES);
 const applets = mkdtempSync(join(tmpdir(), "pause-applets-"));
 if (!busybox.skip) output(["/bin/busybox", "--install", "-s", applets]);
 chmodSync(applets, 0o755);
