@@ -7,10 +7,10 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { release, tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { random } from "../tests/helpers/dice.ts";
 import { Pod } from "../tests/helpers/pod.ts";
 import { childrenOf, proc, status, until } from "../tests/helpers/process.ts";
 import { compile, type Program, programs, reference } from "../tests/helpers/programs.ts";
-import { random } from "../tests/helpers/random.ts";
 
 const MOST_CONTAINERS = 6;
 /** Milliseconds: the longest life of a container, and the longest time until one more comes. */

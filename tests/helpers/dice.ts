@@ -1,9 +1,18 @@
 /**
  * Random input, the same in every run. A failure names the seed of its case: with that one as SEED, it is the first.
  */
-import { random } from "./random.ts";
-
 const SEED = 20261124;
+
+/** Numbers from 0 up to 1 that only the seed decides (mulberry32). */
+export function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
 
 /** What one case draws from its seed. */
 export class Dice {

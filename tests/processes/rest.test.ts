@@ -2,11 +2,11 @@
  * The resting state: what is left of the runtime, and that nothing but it, or an end, ever follows a start.
  */
 import { expect } from "bun:test";
+import { random } from "../helpers/dice.ts";
 import { describeEach, ended, expectTerminates, MESSAGE, needing, WARNING } from "../helpers/expect.ts";
 import { NAMESPACES, observable, outside, Pod, UNPRIVILEGED } from "../helpers/pod.ts";
 import { childrenOf, output, proc, status, until } from "../helpers/process.ts";
 import { hosted, type Program, reference } from "../helpers/programs.ts";
-import { random } from "../helpers/random.ts";
 import { CAUGHT, isAtRest, restsOrEnds, runtimeIsGone, untilAtRest } from "../helpers/rest.ts";
 import { ROOT } from "../helpers/tools.ts";
 
