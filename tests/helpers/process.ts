@@ -93,7 +93,8 @@ export async function until(
   }
 }
 
-async function report(subject?: Subject): Promise<string> {
+/** What is known of a process, for a message. */
+export async function report(subject?: Subject): Promise<string> {
   if (subject === undefined) return "";
   const { pid, stderr } = subject;
   const files = ["cmdline", "status", "wchan", "maps"].map(

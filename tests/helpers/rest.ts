@@ -2,7 +2,7 @@
  * At rest: the start is over, and what stays is what there will be until the next signal.
  */
 import { readlinkSync } from "node:fs";
-import { field, isGone, proc, type Subject, until } from "./process.ts";
+import { field, isGone, proc, report, type Subject, until } from "./process.ts";
 import type { Program } from "./programs.ts";
 
 /** The signals that pause.c catches, as SigCgt shows them: INT, TERM, CHLD. */
@@ -65,10 +65,6 @@ export function isAtRest(pid: number, program: Program, surroundings: Surroundin
   );
 }
 
-/** Waits for that. */
-export const untilAtRest = (subject: Subject, program: Program, surroundings: Surroundings = {}) =>
-  until(`${program.name} at rest`, () => isAtRest(subject.pid, program, surroundings), subject);
-
 /** Waits until a process rests or has ended; whether it rests. */
 export async function restsOrEnds(subject: Subject, program: Program, surroundings: Surroundings = {}) {
   let rests = false;
@@ -78,4 +74,14 @@ export async function restsOrEnds(subject: Subject, program: Program, surroundin
   };
   await until(`${program.name} at rest, or its end`, settled, subject);
   return rests;
+}
+
+/**
+ * Waits until it is at rest.
+ *
+ * @throws at once if it ends instead, with what it wrote.
+ */
+export async function untilAtRest(subject: Subject, program: Program, surroundings: Surroundings = {}) {
+  if (!(await restsOrEnds(subject, program, surroundings)))
+    throw new Error(`${program.name} ended instead of coming to rest${await report(subject)}`);
 }
