@@ -7,9 +7,6 @@
 import type { SharedObject } from "./elf.ts";
 import type { Mapping, Range } from "./proc.ts";
 
-/** More than glibc's struct pthread has on any architecture, in bytes (2304 on x86-64, glibc 2.36). */
-const SIZEOF_PTHREAD = 4096;
-
 /** sizeof(int). */
 const SIZEOF_ERRNO = 4;
 
@@ -38,8 +35,8 @@ export interface Needs {
   readonly stackMapping: Range;
   /** The address of errno. */
   readonly errno: number;
-  /** The address of struct pthread. */
-  readonly thread: number;
+  /** Where struct pthread lies. */
+  readonly thread: Range;
   /** What the kernel writes when it preempts the thread or delivers a signal (rseq(2)), if that is registered. */
   readonly rseq: Range | undefined;
   /** The address of the stack guard, where that is a variable and not in the thread's block. */
@@ -84,7 +81,7 @@ export function surplus(maps: readonly Mapping[], needs: Needs): Surplus {
     { start: stackMapping.start - STACK_MARGIN, end: stackMapping.end },
     pages(libc.start, libc.end),
     pages(errno, errno + SIZEOF_ERRNO),
-    pages(thread, thread + SIZEOF_PTHREAD),
+    pages(thread.start, thread.end),
   ];
   for (const mapping of maps) if (!mayGo(mapping)) kept.push(mapping);
   if (rseq !== undefined) kept.push(pages(rseq.start, rseq.end));

@@ -156,7 +156,7 @@ function prepareToLeave(
     stack,
     stackMapping,
     errno: Number(libc.__errno_location()),
-    thread: Number(libc.pthread_self()),
+    thread: threadOf(Number(libc.pthread_self())),
     rseq: rseqOf(Number(libc.pthread_self())),
     stackGuard: process.arch === "arm64" ? variable("__stack_chk_guard") : undefined,
     libc: object,
@@ -203,6 +203,15 @@ function libcAmong(
     if (name === path)
       return sharedObject(new Uint8Array(toArrayBuffer(start as Pointer, 0, pageSize)), start);
   return undefined;
+}
+
+/** More than glibc's struct pthread has on any architecture, in bytes (2368 on x86-64, 1856 on arm64, glibc 2.36). */
+const SIZEOF_PTHREAD = 4096;
+
+/** struct pthread: libc tells debuggers its size (nptl_db/structs.def). */
+function threadOf(start: number): Range {
+  const size = variable("_thread_db_sizeof_pthread");
+  return { start, end: start + (size === undefined ? SIZEOF_PTHREAD : read.u32(size as Pointer, 0)) };
 }
 
 /** The least that the kernel writes: the original struct rseq, in bytes (linux/rseq.h). */
