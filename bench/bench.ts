@@ -7,11 +7,11 @@ import { statSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { version } from "../package.json" with { type: "json" };
+import { ThisMachine } from "../tests/helpers/places.ts";
 import { Pod } from "../tests/helpers/pod.ts";
 import { childrenOf, output, until } from "../tests/helpers/process.ts";
 import { compile } from "../tests/helpers/programs.ts";
 import { lacking, ROOT } from "../tests/helpers/tools.ts";
-import { Workshop } from "../tests/helpers/workshop.ts";
 import { imageOf, weigh } from "./images.ts";
 import { costOf, cpuTime, untilExit, untilReady, untilTerminated } from "./measure.ts";
 import { emptyScript, type Peer, peers } from "./peers.ts";
@@ -111,7 +111,7 @@ async function bench(seconds: number, leaveOut: (what: string, how: string) => v
   const how = lacking(ROOT, Object.fromEntries(TOOLS.map((tool) => [tool, tool])));
   if (how !== "") leaveOut("images and runtimes", how);
   else {
-    const workshop = stack.use(new Workshop());
+    const workshop = stack.use(new ThisMachine());
     await workshop.ready();
     for (const peer of all) {
       progress(`image of ${peer.name}`);

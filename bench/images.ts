@@ -6,16 +6,16 @@ import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { Descriptor, Index, Manifest } from "../image/layout.ts";
 import { build, type Image, images, Layout, librariesOf } from "../tests/helpers/images.ts";
+import type { ThisMachine } from "../tests/helpers/places.ts";
 import { must } from "../tests/helpers/process.ts";
 import { architecture } from "../tests/helpers/programs.ts";
-import type { Workshop } from "../tests/helpers/workshop.ts";
 import type { Peer } from "./peers.ts";
 
 /** An OCI archive, and what it calls the image. */
 export type Archive = Pick<Image, "archive" | "name">;
 
 /** This peer's image. */
-export function imageOf({ name, command }: Peer, workshop: Workshop): Archive {
+export function imageOf({ name, command }: Peer, workshop: ThisMachine): Archive {
   const ours = images.find(({ program }) => program.name === name);
   if (ours !== undefined) {
     if (!existsSync(ours.archive)) throw new Error(`${ours.archive} is missing: npm run image`);

@@ -3,9 +3,9 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { ThisMachine } from "../tests/helpers/places.ts";
 import { childrenOf, isGone, must, output, until } from "../tests/helpers/process.ts";
 import { podmanOf, rootOf, type Sandbox, specify, startContainerd } from "../tests/helpers/runtimes.ts";
-import type { Workshop } from "../tests/helpers/workshop.ts";
 import type { Archive } from "./images.ts";
 import { peakOf } from "./measure.ts";
 import type { Has } from "./peers.ts";
@@ -46,7 +46,7 @@ async function timed(
 }
 
 /** A container of crun's, in the root file system of the image. */
-export function crun(name: string, image: Archive, rests: Has, workshop: Workshop): Runtime {
+export function crun(name: string, image: Archive, rests: Has, workshop: ThisMachine): Runtime {
   const store = podmanOf(workshop, `crun-${name}`);
   must(...store("load", "--quiet", "--input", image.archive));
   const folder = join(workshop.folder, `crun-${name}`);
@@ -82,7 +82,7 @@ export function crun(name: string, image: Archive, rests: Has, workshop: Worksho
 }
 
 /** A pod of podman's, with the image as its infra container. */
-export function podman(name: string, image: Archive, rests: Has, workshop: Workshop): Runtime {
+export function podman(name: string, image: Archive, rests: Has, workshop: ThisMachine): Runtime {
   const command = podmanOf(workshop, `podman-${name}`, { driver: "overlay" });
   const run = (...args: readonly string[]) => must(...command(...args));
   run("load", "--quiet", "--input", image.archive);
@@ -115,7 +115,7 @@ export async function containerd(
   name: string,
   image: Archive,
   rests: Has,
-  workshop: Workshop,
+  workshop: ThisMachine,
 ): Promise<Runtime> {
   const folder = `containerd-bench-${name}`;
   const daemon = await startContainerd(workshop, folder, {

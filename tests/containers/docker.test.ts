@@ -6,32 +6,34 @@ import { copyFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Kind } from "../../image/contents.ts";
 import { indexOf } from "../../image/layout.ts";
-import { EXAMPLE, expectReaps } from "../helpers/cases.ts";
+import { EXAMPLE, expectReaps } from "../helpers/containers.ts";
 import { type Registry, startDaemon, startRegistry } from "../helpers/daemons.ts";
-import { Machine, machine } from "../helpers/debian.ts";
+import { DebianMachine, machineNeeds } from "../helpers/debian.ts";
 import { MESSAGE, needing, WARNING } from "../helpers/expect.ts";
 import { application, commands, images, referenceImage, TESTED, tested } from "../helpers/images.ts";
+import { type Place, ThisMachine } from "../helpers/places.ts";
 import { childrenOf, must, output, status, until } from "../helpers/process.ts";
 import { architecture, dist, hosted, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
 import { removeCgroup } from "../helpers/runtimes.ts";
-import { type Place, Workshop } from "../helpers/workshop.ts";
 
 async function bookworm(): Promise<Place> {
-  const workshop = await new Workshop().ready();
+  const workshop = await new ThisMachine().ready();
   workshop.must("mount", "-t", "tmpfs", "tmpfs", "/run");
   return workshop;
 }
-const trixie = () => Machine.start("trixie");
+const trixie = () => DebianMachine.start("trixie");
 
+/** This machine's: 20.10 on Debian 12. */
+const own = /version ([0-9]+\.[0-9]+)/.exec(output(["dockerd", "--version"]).stdout)?.[1] ?? "this machine's";
 const DAEMONS = {
-  "20.10": { start: bookworm, isClassic: true, isOld: true },
+  [own]: { start: bookworm, isClassic: true, isOld: own === "20.10" },
   "26.1": { start: trixie, isClassic: true, isOld: false },
   "26.1 with containerd's store": { start: trixie, isClassic: false, isOld: false },
 };
 const TOOLS = { dockerd: "docker.io", "docker-registry": "docker-registry", skopeo: "skopeo" };
 
-needing(...machine("trixie"), TOOLS, ...TESTED).describe("Docker", () => {
+needing(...machineNeeds("trixie"), TOOLS, ...TESTED).describe("Docker", () => {
   for (const [version, { start, isClassic, isOld }] of Object.entries(DAEMONS))
     describe(version, () => {
       const stack = new AsyncDisposableStack();

@@ -13,19 +13,18 @@ import { indexOf } from "../../image/layout.ts";
 import { ended, MESSAGE, needing } from "../helpers/expect.ts";
 import { copyRepository, IMAGES } from "../helpers/images.ts";
 import { Pod } from "../helpers/pod.ts";
-import { childrenOf, must, output, until } from "../helpers/process.ts";
+import { childrenOf, must, output, temporary, until } from "../helpers/process.ts";
 import { architecture, dist, root } from "../helpers/programs.ts";
 import { sleepsInPause } from "../helpers/rest.ts";
-import { STRACE, traced } from "../helpers/strace.ts";
+import { STRACE, traceLines } from "../helpers/strace.ts";
 import { ROOT } from "../helpers/tools.ts";
 
 needing(ROOT, STRACE, ...IMAGES).test("hosted: every file is opened at start", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "pause-rootfs-"));
-  cpSync(join(dist, "rootfs", architecture), folder, { recursive: true });
-  mkdirSync(join(folder, "proc"));
+  using folder = temporary();
+  cpSync(join(dist, "rootfs", architecture), folder.path, { recursive: true });
+  mkdirSync(join(folder.path, "proc"));
   const script = 'mount -t proc proc "$0/proc" && exec chroot "$0" /pause';
-  const lines = await traced("execve,openat", "unshare", "--mount", "sh", "-c", script, folder);
-  rmSync(folder, { recursive: true });
+  const lines = await traceLines("execve,openat", "unshare", "--mount", "sh", "-c", script, folder.path);
   const start = lines.findIndex((line) => line.startsWith('execve("/pause"'));
   const opened = lines
     .slice(start)
@@ -146,7 +145,8 @@ describe("libc6 is Debian 12's", () => {
     ["Debian 12 with packages of 13", "ID=debian\nVERSION_CODENAME=bookworm\n", ["bookworm", "trixie"]],
   ] as const)
     needing(ROOT, { [KEYRING]: "debian-archive-keyring" }).test(`on ${where}`, () => {
-      const folder = mkdtempSync(join(tmpdir(), "pause-libc6-"));
+      using temporaryFolder = temporary();
+      const folder = temporaryFolder.path;
       writeFileSync(join(folder, "os-release"), release);
       writeFileSync(join(folder, "test.list"), suites.map(debian).join(""));
       const [library, work] = [join(root, "image/debian.ts"), folder].map((text) => JSON.stringify(text));
@@ -159,6 +159,5 @@ describe("libc6 is Debian 12's", () => {
       const text = must("unshare", "--mount", "sh", "-ec", mounts, "sh", ...bun);
       for (const [{ version }] of Object.values<[{ version: string }]>(JSON.parse(text)))
         expect(version).toStartWith("2.36-9+deb12u");
-      rmSync(folder, { recursive: true });
     });
 });

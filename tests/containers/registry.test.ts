@@ -1,5 +1,5 @@
 /**
- * The images on their way through a registry: image/README.md's commands, as they stand there.
+ * The images on their way through a registry: image/README.md's commands, as they stand there. Each test takes what the ones before it have done.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { symlinkSync, writeFileSync } from "node:fs";
@@ -7,13 +7,14 @@ import { join } from "node:path";
 import { images, kinds } from "../../image/contents.ts";
 import { indexOf, sha256 } from "../../image/layout.ts";
 import { allowInsecure, startRegistry } from "../helpers/daemons.ts";
-import { Machine, machine } from "../helpers/debian.ts";
+import { DebianMachine, machineNeeds } from "../helpers/debian.ts";
 import { needing } from "../helpers/expect.ts";
 import { commands, IMAGES } from "../helpers/images.ts";
+import { type Place, ThisMachine } from "../helpers/places.ts";
 import { must } from "../helpers/process.ts";
-import { dist, hosted } from "../helpers/programs.ts";
+import { dist, freestanding, hosted } from "../helpers/programs.ts";
+import { untilAtRest } from "../helpers/rest.ts";
 import { CONTAINERS_CONF, startContainerd } from "../helpers/runtimes.ts";
-import { type Place, Workshop } from "../helpers/workshop.ts";
 
 const TOOLS = {
   ...{ skopeo: "skopeo", podman: "podman", crun: "crun", runc: "runc", containerd: "containerd" },
@@ -21,7 +22,7 @@ const TOOLS = {
   "/etc/containers/registries.conf.d": "golang-github-containers-common",
 };
 
-needing(...machine("trixie"), TOOLS, ...IMAGES).describe("registry", () => {
+needing(...machineNeeds("trixie"), TOOLS, ...IMAGES).describe("registry", () => {
   const stack = new AsyncDisposableStack();
   let trixie: Place;
   let registry = "";
@@ -29,8 +30,8 @@ needing(...machine("trixie"), TOOLS, ...IMAGES).describe("registry", () => {
   let sh: (script: string) => string;
 
   beforeAll(async () => {
-    const workshop = stack.use(await new Workshop().ready());
-    trixie = stack.use(await Machine.start("trixie"));
+    const workshop = stack.use(await new ThisMachine().ready());
+    trixie = stack.use(await DebianMachine.start("trixie"));
     const { folder } = workshop;
     const server = stack.use(await startRegistry(folder));
     registry = server.name;
@@ -86,15 +87,19 @@ needing(...machine("trixie"), TOOLS, ...IMAGES).describe("registry", () => {
         expectPushed(repository);
       });
 
-      test.each(["tag", "digest"] as const)("pulled by %s: same digest, this machine's platform", (by) => {
+      test.each([
+        "tag",
+        "digest",
+      ] as const)("pulled by %s: same digest, this machine's platform", async (by) => {
         if (by === "tag") sh(`podman pull ${names(by)}; ctr -n k8s.io images pull ${names(by)}`);
         else sh(commands("Pin it by digest", kind));
         expectArchived(names(by));
         expect(sh(`podman run --rm --network=none ${names(by)} -v`)).toBe(hosted.version);
         expect(sh(`ctr -n k8s.io run --rm ${names(by)} version /pause -v`)).toBe(hosted.version);
-        sh(`podman run --detach --name rests --network=none ${names(by)}
-          pid=$(podman inspect --format '{{.State.Pid}}' rests); until grep -q 14002$ /proc/$pid/status; do :; done
-          podman stop --time 60 rests`);
+        sh(`podman run --detach --name rests --network=none ${names(by)}`);
+        const pid = Number(sh("podman inspect --format '{{.State.Pid}}' rests"));
+        await untilAtRest({ pid }, kind === "hosted" ? hosted : freestanding);
+        sh("podman stop --time 60 rests");
         expect(sh("podman inspect --format '{{.State.ExitCode}}' rests")).toBe("0\n");
         sh("podman rm rests");
         forget();

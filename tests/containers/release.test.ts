@@ -1,6 +1,6 @@
 /**
  * A release: image/README.md's and SECURITY.md's commands, as they stand there, on a registry, and what keeps it from
- * being published by halves.
+ * being published by halves. Each test takes what the ones before it have done.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
@@ -17,23 +17,23 @@ import { images, type Kind, kinds } from "../../image/contents.ts";
 import { indexOf } from "../../image/layout.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { allowInsecure, type Registry, startRegistry } from "../helpers/daemons.ts";
-import { Machine, machine } from "../helpers/debian.ts";
+import { DebianMachine, machineNeeds } from "../helpers/debian.ts";
 import { needing } from "../helpers/expect.ts";
 import { commands, copyRepository, IMAGES } from "../helpers/images.ts";
+import { type Place, ThisMachine } from "../helpers/places.ts";
 import { must, output } from "../helpers/process.ts";
 import { dist, root } from "../helpers/programs.ts";
 import { type Inside, podmanOf } from "../helpers/runtimes.ts";
-import { type Place, Workshop } from "../helpers/workshop.ts";
 
 const TOOLS = {
   ...{ git: "git", skopeo: "skopeo", "docker-registry": "docker-registry" },
   "/etc/containers/registries.conf.d": "golang-github-containers-common",
 };
 
-needing(...machine("trixie"), TOOLS, ...IMAGES).describe("release", () => {
+needing(...machineNeeds("trixie"), TOOLS, ...IMAGES).describe("release", () => {
   const stack = new AsyncDisposableStack();
   let workshop: Place;
-  let trixie: Machine;
+  let trixie: DebianMachine;
   let registry: Registry;
   let readOnly: Registry;
   /** A clone of what is here, committed and tagged. */
@@ -56,7 +56,7 @@ needing(...machine("trixie"), TOOLS, ...IMAGES).describe("release", () => {
   const isNamed = (name: string) => run(`skopeo inspect --raw docker://${name}`).exitCode === 0;
 
   beforeAll(async () => {
-    workshop = stack.use(await new Workshop().ready());
+    workshop = stack.use(await new ThisMachine().ready());
     const { folder } = workshop;
     [clone, bin] = [join(folder, "clone"), join(folder, "bin")];
     must("git", "clone", "--quiet", "--shared", "--no-checkout", root, clone);
@@ -74,7 +74,7 @@ needing(...machine("trixie"), TOOLS, ...IMAGES).describe("release", () => {
     }
     tag();
 
-    trixie = stack.use(await Machine.start("trixie"));
+    trixie = stack.use(await DebianMachine.start("trixie"));
     mkdirSync(bin);
     symlinkSync(join(trixie.root, "usr/bin/cosign"), join(bin, "cosign"));
     registry = stack.use(await startRegistry(folder));

@@ -13,16 +13,16 @@ import {
   limits,
   PROFILES,
   restrictions,
-} from "../helpers/cases.ts";
-import { Machine, machine } from "../helpers/debian.ts";
+} from "../helpers/containers.ts";
+import { DebianMachine, machineNeeds } from "../helpers/debian.ts";
 import { MESSAGE, needing } from "../helpers/expect.ts";
 import { application, images, TESTED, tested } from "../helpers/images.ts";
+import { type Place, ThisMachine } from "../helpers/places.ts";
 import { must, output, status } from "../helpers/process.ts";
 import { freestanding, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
 import { type Containerd, type Inside, podmanOf, rootOf, startContainerd } from "../helpers/runtimes.ts";
 import { ROOT } from "../helpers/tools.ts";
-import { type Place, Workshop } from "../helpers/workshop.ts";
 
 const RUNTIMES = {
   ...{ podman: "podman", crun: "crun", runc: "runc", containerd: "containerd" },
@@ -30,10 +30,10 @@ const RUNTIMES = {
 };
 /** Elsewhere only what depends most on the runtime is tested once more. */
 const PLACES = {
-  "this machine": { needed: [RUNTIMES], start: () => new Workshop().ready(), of: tested, isAll: true },
+  "this machine": { needed: [RUNTIMES], start: () => new ThisMachine().ready(), of: tested, isAll: true },
   "Debian 13": {
-    needed: machine("trixie"),
-    start: () => Machine.start("trixie"),
+    needed: machineNeeds("trixie"),
+    start: () => DebianMachine.start("trixie"),
     of: images,
     isAll: false,
   },

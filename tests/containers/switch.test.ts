@@ -10,12 +10,12 @@ import { startDaemon } from "../helpers/daemons.ts";
 import { unpacked } from "../helpers/debian.ts";
 import { needing } from "../helpers/expect.ts";
 import { application, referenceImage, TESTED } from "../helpers/images.ts";
+import { ThisMachine } from "../helpers/places.ts";
 import { childrenOf, must, output, status, until } from "../helpers/process.ts";
 import { dist, freestanding, reference, root } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
 import { CONTAINERD, CONTAINERS_CONF, connect, orphans, Sandboxes, serves } from "../helpers/runtimes.ts";
 import { ROOT, unobtainable } from "../helpers/tools.ts";
-import { Workshop } from "../helpers/workshop.ts";
 
 const NAME = contents.freestanding.reference;
 
@@ -89,7 +89,7 @@ const expectFormer = (pid: number, file: string) =>
 
 switching.describe("switch", () => {
   const stack = new AsyncDisposableStack();
-  let workshop: Workshop;
+  let workshop: ThisMachine;
   /** Runs README's command in the clone's folder. */
   const user = (command: string, variables = {}) => must(...workshop.script(command, variables, root));
   const podman = (...args: readonly string[]) => workshop.must("podman", ...args).trim();
@@ -97,7 +97,7 @@ switching.describe("switch", () => {
   const path = (of: string) => join(workshop.folder, of);
 
   beforeAll(async () => {
-    workshop = stack.use(await new Workshop().ready());
+    workshop = stack.use(await new ThisMachine().ready());
     const folders = ["containerd", "containers"].flatMap((name) => [`/var/lib/${name}`, `/etc/${name}`]);
     for (const folder of ["/run", ...folders]) {
       mkdirSync(path(folder), { recursive: true });

@@ -2,10 +2,10 @@
  * examples/verify without a cluster: its arguments, the pods that it makes, and what it says of a PID 1. kubectl is a
  * stand-in, and what it runs in a pod runs in a real PID namespace. What a cluster does was seen by hand.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
-  chmodSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -19,7 +19,7 @@ import { sha256 } from "../../image/layout.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { ended, needing } from "../helpers/expect.ts";
 import { NAMESPACES, Pod, UNPRIVILEGED } from "../helpers/pod.ts";
-import { output, until } from "../helpers/process.ts";
+import { must, output, until } from "../helpers/process.ts";
 import { freestanding, hosted, reference, root } from "../helpers/programs.ts";
 import { CC, ROOT } from "../helpers/tools.ts";
 
@@ -122,9 +122,11 @@ class Cluster implements Disposable {
 // In the pod's containers, the shell and tools that busybox's image has.
 const BUSYBOX = { "/bin/busybox": "busybox-static" };
 const busybox = needing(BUSYBOX, NAMESPACES);
-const applets = mkdtempSync(join(tmpdir(), "pause-applets-"));
-if (!busybox.skip) output(["/bin/busybox", "--install", "-s", applets]);
-chmodSync(applets, 0o755);
+const applets = join(tmpdir(), `pause-applets-${process.pid}`);
+beforeAll(() => {
+  mkdirSync(applets, { mode: 0o755 });
+  if (!busybox.skip) must("/bin/busybox", "--install", "-s", applets);
+});
 afterAll(() => rmSync(applets, { recursive: true }));
 
 /** A cluster whose containers are beside a PID 1, by way of another command if one is given; a probe times out again and again. */

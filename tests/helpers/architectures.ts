@@ -7,7 +7,7 @@ import { architectures as tables } from "../../ffi/freestanding/architectures.ts
 import { missingDebian, rootFileSystem, withProgramsOf } from "./debian.ts";
 import { must } from "./process.ts";
 import { architecture as own } from "./programs.ts";
-import { lacking, type Needed, ROOT } from "./tools.ts";
+import { lacking, type Needed, ROOT, unobtainable } from "./tools.ts";
 
 /** Commands for one architecture. They can be asked for where nothing of `needed` is missing. */
 interface Tools {
@@ -61,7 +61,11 @@ function debian13(): Tools {
     );
   let how: string | undefined;
   const needed = () => {
-    how ??= lacking(ROOT, () => missingDebian({ mmdebstrap: "mmdebstrap", unshare: "util-linux" }));
+    how ??= lacking(
+      ROOT,
+      () => missingDebian({ mmdebstrap: "mmdebstrap", unshare: "util-linux" }),
+      () => unobtainable(root),
+    );
     return how;
   };
   return {

@@ -3,8 +3,8 @@
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Place } from "./places.ts";
 import { until } from "./process.ts";
-import type { Place } from "./workshop.ts";
 
 /**
  * Starts a daemon, and waits until it serves. It goes with its scope.

@@ -14,10 +14,10 @@ import {
 } from "node:fs";
 import { userInfo } from "node:os";
 import { join } from "node:path";
+import { Place } from "./places.ts";
 import { must, output } from "./process.ts";
 import { dist } from "./programs.ts";
 import { missing, type Needed, ROOT, unobtainable } from "./tools.ts";
-import { Place } from "./workshop.ts";
 
 export type Suite = "trixie" | "sid";
 
@@ -46,7 +46,7 @@ export function missingDebian(tools: Record<string, string>): string {
 
 const source = (suite: string) => `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main`;
 
-/** Makes dist/debian/NAME once. One that was interrupted is not there. */
+/** Makes dist/debian/NAME once. It is made in another folder first, so an interrupted run leaves no half of it. */
 export function once(name: string, make: (path: string) => void): string {
   const path = join(folder, name);
   if (existsSync(path)) return path;
@@ -63,8 +63,8 @@ export function once(name: string, make: (path: string) => void): string {
 }
 
 /**
- * A folder with what is in this package, and without what it depends on; any user can do this. Its name is a regular
- * expression: of several packages it is the one with the highest number in its name.
+ * A folder with what is in this package, and without what it depends on; any user can do this. `name` is a regular
+ * expression: if several packages match, it is the one with the highest number.
  *
  * @param architecture Debian's name of it; else this machine's
  */
@@ -172,27 +172,27 @@ const PACKAGES = {
   sid: ["criu", "python3-spdx-tools"],
 } as const;
 
-/** The root file system of a Machine. */
+/** The root file system of a DebianMachine. */
 export const machineOf = (suite: Suite): string =>
   rootFileSystem(suite, ["busybox-static", ...PACKAGES[suite]]);
 
-/** What a Machine takes. */
-export const machine = (suite: Suite): readonly Needed[] => [
+/** What a DebianMachine takes. */
+export const machineNeeds = (suite: Suite): readonly Needed[] => [
   ROOT,
   { mmdebstrap: "mmdebstrap", "/bin/busybox": "busybox-static" },
   () => missingDebian({}) || unobtainable(() => machineOf(suite)),
 ];
 
 /** A machine with this Debian as its root file system; its folder is /mnt there, dist/ is /srv. */
-export class Machine extends Place {
+export class DebianMachine extends Place {
   protected override readonly tools = ["/bin/busybox"];
 
   private constructor(readonly root: string) {
     super(ENTER, root);
   }
 
-  static start(suite: Suite): Promise<Machine> {
-    return new Machine(machineOf(suite)).ready();
+  static start(suite: Suite): Promise<DebianMachine> {
+    return new DebianMachine(machineOf(suite)).ready();
   }
 
   override path(file: string): string {

@@ -5,7 +5,7 @@ import { describe, expect, test } from "bun:test";
 import { NAMESPACES, type Pod } from "./pod.ts";
 import type { Ending } from "./process.ts";
 import { type Program, programs } from "./programs.ts";
-import { handlerOf, injected, STRACE } from "./strace.ts";
+import { handlerOf, runInjected, STRACE } from "./strace.ts";
 import { lacking, type Needed } from "./tools.ts";
 
 /** Tests that take all of these; where one is missing they are skipped, and their names say why. */
@@ -20,14 +20,14 @@ export function needing(...needed: readonly Needed[]) {
   };
 }
 
-/** The same tests of each program. What takes a compiler may be asked for within a test only. */
+/** The same tests of each program. Read `executable` inside a test: for the reference it runs the compiler. */
 export function describeEach(tests: (program: Program) => void, of: readonly Program[] = programs): void {
   for (const program of of) {
     needing(program.tools).describe(program.name, () => tests(program));
   }
 }
 
-/** What each program does, at the same time; all have to do the same as the last, which is the reference. */
+/** What each program does, at the same time. All that are there have to do the same as the last: the reference, if there is a compiler. */
 export async function expectAlike<T>(
   does: (program: Program) => Promise<T> | T,
   of: readonly Program[] = programs,
@@ -71,7 +71,7 @@ export function testRefusals(command: () => readonly string[]): void {
   for (const [signal, exitCode] of Object.entries(HANDLED))
     needing(NAMESPACES, STRACE).test(`sigaction(${signal}) fails: exit code ${exitCode}`, async () => {
       const when = await handlerOf(signal, ...command());
-      expect(await injected("rt_sigaction", `error=EINVAL:when=${when}`, ...command())).toEqual(
+      expect(await runInjected("rt_sigaction", `error=EINVAL:when=${when}`, ...command())).toEqual(
         ended({ stderr: WARNING, exitCode }),
       );
     });

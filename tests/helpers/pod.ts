@@ -10,8 +10,8 @@ import { type Needed, refusedInCI } from "./tools.ts";
 const asRoot = process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"];
 
 /**
- * The command line that runs a command where we may look into it: who is not root may not look into a process that is
- * not dumpable, but may into all of a user namespace that he made.
+ * The command line that runs a command where we may look into it. Only root may look into a process that is not dumpable;
+ * other users may in a user namespace of their own, so they run the command in one.
  */
 export const observable = (...command: readonly string[]): string[] =>
   asRoot.length === 0 ? [...command] : ["unshare", ...asRoot, ...command];
@@ -36,6 +36,7 @@ export function outside(command: readonly string[], env: Record<string, string> 
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, ...env },
   });
+  // Bun's own sends SIGTERM, which the child may block.
   const value = async () => {
     child.kill("SIGKILL");
     await child.exited;
@@ -149,7 +150,10 @@ export class Pod implements AsyncDisposable {
     return until("PID 1 alone", () => childrenOf(this.pid).length === 0 && this.others().length === 0, this);
   }
 
-  /** How PID 1 gets on: whether it comes to rest, and reaps then; what it wrote, and how it ended, by SIGTERM if by none. */
+  /**
+   * Waits until PID 1 rests or ends. If it rests, it has to reap five orphans, and SIGTERM ends it. Returns whether it
+   * rested, what it wrote and how it ended.
+   */
   async outcome(program: Program, surroundings?: Surroundings) {
     const rests = await restsOrEnds(this, program, surroundings);
     if (rests) {
@@ -166,7 +170,7 @@ export class Pod implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // Whoever is unshare's child is PID 1, and no process that has its number by now.
+    // Only if it is still unshare's child: another process may have its number by now.
     if (childrenOf(this.#unshare.pid).includes(this.pid)) process.kill(this.pid, "SIGKILL");
     this.#unshare.kill("SIGKILL");
     await this.#unshare.exited;

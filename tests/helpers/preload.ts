@@ -9,7 +9,7 @@ import { missingPackages } from "./tools.ts";
 
 /** Milliseconds. A busy machine is no failure. */
 const TIMEOUT = 300_000;
-/** process.argv does not have what is for Bun itself. */
+/** process.argv lacks Bun's own options. */
 const isAskedFor = readFileSync("/proc/self/cmdline", "latin1").includes("\0--timeout");
 
 // bunfig.toml has no timeout, and Bun goes back to its own 5 seconds at each file: so it is set when a file is looked for.

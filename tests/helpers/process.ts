@@ -1,7 +1,9 @@
 /**
  * Commands, and what /proc says of a process.
  */
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 
 /** What a process wrote and how it ended. */
 export interface Ending {
@@ -11,15 +13,17 @@ export interface Ending {
   signalCode: Bun.Subprocess["signalCode"];
 }
 
-/** Runs a command to its end. Its outputs are text; latin1, so that every byte is a character. */
+/**
+ * Runs a command to its end, which SIGKILL is after five minutes: no limit of a test can end what this waits for. Its
+ * outputs are text; latin1, so that every byte is a character.
+ */
 export function output(
   command: readonly string[],
-  options: { cwd?: string; env?: Record<string, string> } = {},
+  options: { cwd?: string; env?: Record<string, string>; timeout?: number } = {},
 ): Ending {
   const { stdout, stderr, exitCode, signalCode } = Bun.spawnSync([...command], {
     stdin: "ignore",
-    // Milliseconds: as long as this waits, no limit of a test can end it.
-    timeout: 1_800_000,
+    timeout: 300_000,
     killSignal: "SIGKILL",
     ...options,
   });
@@ -31,9 +35,9 @@ export function output(
   };
 }
 
-/** As `output`, for a command that has to succeed; returns its standard output. */
+/** As `output`, for a command that has to succeed, such as a download, in half an hour; returns its standard output. */
 export function must(...command: readonly string[]): string {
-  const { stdout, stderr, exitCode } = output(command);
+  const { stdout, stderr, exitCode } = output(command, { timeout: 1_800_000 });
   if (exitCode !== 0) throw new Error(`${command.join(" ")}: exit code ${exitCode}\n${stderr}`);
   return stdout;
 }
@@ -44,6 +48,12 @@ export async function endOf(child: Bun.Subprocess<"ignore", "pipe", "pipe">): Pr
   const stderr = await new Response(child.stderr).text();
   await child.exited;
   return { stdout, stderr, exitCode: child.exitCode, signalCode: child.signalCode };
+}
+
+/** A new folder, which goes with its scope. */
+export function temporary(): Disposable & { readonly path: string } {
+  const path = mkdtempSync(join(tmpdir(), "pause-"));
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
 }
 
 /** A file of /proc/PID, or "" if the process is gone. */

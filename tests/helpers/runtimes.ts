@@ -7,9 +7,9 @@ import { credentials, loadPackageDefinition, status } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { startDaemon } from "./daemons.ts";
 import { application, readJson } from "./images.ts";
+import type { Place } from "./places.ts";
 import { must, output } from "./process.ts";
 import { architecture, dist, root } from "./programs.ts";
-import type { Place } from "./workshop.ts";
 
 /** The command line that runs a command where the runtime is, or the command of a runtime with these arguments. */
 export type Inside = (...command: readonly string[]) => readonly string[];
@@ -132,7 +132,7 @@ export class Sandboxes implements AsyncDisposable {
   }
 }
 
-/** Writes a bundle's config.json: what the runtime says by itself, for /pause and without a terminal, and this change. */
+/** Writes a bundle's config.json: the output of the runtime's `spec`, with /pause and no terminal, then changed by `change`. */
 export function specify(
   bundle: string,
   runtime: string,

@@ -14,7 +14,7 @@ export const STRACE = { strace: "strace" };
 const RESTS = "?pause,ppoll,rt_sigsuspend";
 const RESTING = /^(\d+) +(?:pause|ppoll|rt_sigsuspend)\(/m;
 
-/** What is started becomes the command: strace, its grandchild then (-D), ends with it. More options may come first. */
+/** With -D the process that starts becomes the command, and strace, its grandchild, ends with it. Options may come first. */
 const strace = (file: string, calls: string, what: string | undefined, command: readonly string[]) => [
   ...["strace", "-D", "-qq", "-e", "signal=none", "-o", file, "-e", `trace=${calls},${RESTS}`],
   ...(what === undefined ? [] : ["-e", `inject=${calls}:${what}`]),
@@ -22,12 +22,16 @@ const strace = (file: string, calls: string, what: string | undefined, command: 
 ];
 
 /** The command line that runs a command with this done to one of its system calls, as strace(1) has it in `inject`. */
-export const injecting = (call: string, what: string, ...command: readonly string[]): string[] =>
+export const injectCommand = (call: string, what: string, ...command: readonly string[]): string[] =>
   strace("/dev/null", call, what, command);
 
-/** What a command writes with this done to one of its system calls, and how it ends: by SIGKILL, if it rests instead. */
-export async function injected(call: string, what: string, ...command: readonly string[]): Promise<Ending> {
-  await using child = outside(injecting(call, what, ...command));
+/** What a command writes with this done to one of its system calls, and how it ends. If it comes to rest, SIGKILL ends it. */
+export async function runInjected(
+  call: string,
+  what: string,
+  ...command: readonly string[]
+): Promise<Ending> {
+  await using child = outside(injectCommand(call, what, ...command));
   await until("its end", () => isGone(child.pid) || sleepsInPause(child.pid), child);
   return await child.end("SIGKILL");
 }
@@ -52,8 +56,8 @@ export function following(command: (file: string) => readonly string[]) {
   };
 }
 
-/** Follows these system calls of a command and its threads, or classes of them; `what` as `injecting` has it. */
-export const tracing = (calls: string, command: readonly string[], what?: string) =>
+/** Follows these system calls of a command and its threads, or classes of them; `what` as `injectCommand` has it. */
+export const startTraced = (calls: string, command: readonly string[], what?: string) =>
   following((file) => strace(file, calls, what, ["-f", ...command]));
 
 /** The names of a program's system calls: those of its start, and those from its rest on, of a SIGCHLD and a SIGTERM. */
@@ -69,9 +73,9 @@ export async function callsOfALife(of: ReturnType<typeof following>) {
   return { start, rest: [...new Set(rest())].toSorted() };
 }
 
-/** The calls of these system calls, or classes of them, by the thread that rests at last, until it does. */
-export async function traced(calls: string, ...command: readonly string[]): Promise<string[]> {
-  await using trace = tracing(calls, command);
+/** Runs a command until it rests. Returns the calls that the resting thread made of these system calls, or classes of them. */
+export async function traceLines(calls: string, ...command: readonly string[]): Promise<string[]> {
+  await using trace = startTraced(calls, command);
   const pid = await trace.untilItRests();
   return trace
     .lines()
@@ -79,14 +83,14 @@ export async function traced(calls: string, ...command: readonly string[]): Prom
     .map((line) => line.replace(/^\d+ +/, ""));
 }
 
-/** Which of these calls are like this: their numbers, as `when` of strace's `inject` has them. */
+/** The numbers, from 1, of the calls that match: what `when` of strace's `inject` takes. */
 export const numbersOf = (calls: readonly string[], like: RegExp): number[] =>
   calls.flatMap((call, index) => (like.test(call) ? [index + 1] : []));
 
 /** Which of its calls of rt_sigaction installs a program's handler: the last, for Bun and qemu have others before. */
 export async function handlerOf(signal: string, ...command: readonly string[]): Promise<number> {
   const like = new RegExp(`^rt_sigaction\\(${signal}, \\{sa_handler=0x`);
-  const number = numbersOf(await traced("rt_sigaction", ...command), like).at(-1);
+  const number = numbersOf(await traceLines("rt_sigaction", ...command), like).at(-1);
   if (number === undefined) throw new Error(`${command.join(" ")} installs no handler for ${signal}`);
   return number;
 }

@@ -35,14 +35,14 @@ export function unobtainable(fetch: () => unknown): string {
   } catch (error) {
     if (process.env.CI) throw error;
     const lines = (error instanceof Error ? error.message : String(error)).trimEnd().split("\n");
-    return `not to be had now: ${lines.at(-1)}`;
+    return `not to be had now: ${lines.findLast((line) => /^(E|error): /i.test(line)) ?? lines.at(-1)}`;
   }
 }
 
 /** What only root can do: namespaces, mounts and cgroups of the machine. */
 export const ROOT: Needed = () => refusedInCI(process.getuid?.() === 0 ? "" : "run the tests as root");
 
-/** What a test lacks, as it is. @throws in CI, where nothing is skipped. */
+/** Returns the reason unchanged. In CI it throws it, because CI skips nothing. */
 export function refusedInCI(how: string): string {
   if (how !== "" && process.env.CI) throw new Error(`missing in CI: ${how}`);
   return how;

@@ -14,7 +14,14 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { EXAMPLE, expectPair, expectPodmanPair, limits, PROFILES, restrictions } from "../helpers/cases.ts";
+import {
+  EXAMPLE,
+  expectPair,
+  expectPodmanPair,
+  limits,
+  PROFILES,
+  restrictions,
+} from "../helpers/containers.ts";
 import { missingDebian } from "../helpers/debian.ts";
 import { MESSAGE, needing } from "../helpers/expect.ts";
 import { application, TESTED, tested } from "../helpers/images.ts";

@@ -5,25 +5,17 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync } from "node:fs";
 import { basename, join, relative } from "node:path";
-import { Machine, machineOf, missingDebian } from "../helpers/debian.ts";
+import { DebianMachine, machineNeeds } from "../helpers/debian.ts";
 import { describeEach, MESSAGE, needing } from "../helpers/expect.ts";
 import { isGone, until } from "../helpers/process.ts";
 import { dist } from "../helpers/programs.ts";
 import { untilAtRest } from "../helpers/rest.ts";
-import { ROOT, unobtainable } from "../helpers/tools.ts";
 
-const criu = needing(
-  ROOT,
-  () =>
-    missingDebian({ mmdebstrap: "mmdebstrap", "/bin/busybox": "busybox-static" }) ||
-    unobtainable(() => machineOf("sid")),
-);
-
-criu.describe("CRIU", () => {
-  let machine: Machine;
+needing(...machineNeeds("sid")).describe("CRIU", () => {
+  let machine: DebianMachine;
   beforeAll(async () => {
-    machine = await Machine.start("sid");
-  }, 300_000);
+    machine = await DebianMachine.start("sid");
+  });
   afterAll(() => machine?.[Symbol.asyncDispose]());
 
   describeEach((program) =>

@@ -2,8 +2,8 @@
  * Hostile starts, each as PID 1 of a new namespace: every program comes to rest, reaps and ends on SIGTERM, but for
  * those starts at which Bun ends the hosted one: with one clear line and a known exit code.
  */
-import { afterAll, describe, expect } from "bun:test";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect } from "bun:test";
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describeEach, ended, expectAlike, expectTerminates, MESSAGE, needing } from "../helpers/expect.ts";
@@ -21,7 +21,7 @@ const isRoot = process.getuid?.() === 0;
 const unprivileged = UNPRIVILEGED.join(" ");
 
 /** Files that Bun would read, each of which would show itself. */
-const folder = mkdtempSync(join(tmpdir(), "pause-hostile-"));
+const folder = join(tmpdir(), `pause-hostile-${process.pid}`);
 const planted = join(folder, "planted");
 const evil = 'require("node:fs").writeSync(2, "EVIL\\n");';
 const files: Record<string, string> = {
@@ -34,8 +34,10 @@ const files: Record<string, string> = {
   "libc.so.6": evil,
   "node_modules/bun/index.js": evil,
 };
-mkdirSync(join(planted, "node_modules/bun"), { recursive: true });
-for (const [name, text] of Object.entries(files)) writeFileSync(join(planted, name), text);
+beforeAll(() => {
+  mkdirSync(join(planted, "node_modules/bun"), { recursive: true });
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(planted, name), text);
+});
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Makes a root file system of what the two programs link, in which nothing else is, not even /dev; see `chroot`. */

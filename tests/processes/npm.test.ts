@@ -70,7 +70,7 @@ asRoot.test("where unshare fails after its fork there is no pod", () => {
   expect(inSetup(HIDDEN, bun, "-e", script).stdout).toBe(line.repeat(50));
 });
 
-for (const [name, [setup]] of Object.entries(reasons).slice(1))
+for (const [name, [setup]] of Object.entries(reasons).filter(([, [, , by]]) => by === asRoot))
   asRoot.test(`npm cit, ${name}: what needs namespaces is skipped, and in CI it fails`, () => {
     const test = `cd ${clone} && CI=$0 exec ${bun} test signals.test.ts`;
     const inTests = (CI: string) => inSetup(setup, "sh", "-c", test, CI);
@@ -113,7 +113,7 @@ asRoot.test("npm cit in a folder that only root may enter", () => {
   const bun = process.execPath.replace(root, "/media/clone");
   const { stderr, exitCode } = output(["unshare", "--mount", "sh", "-c", hide, root, bun, ...command]);
   expect(stderr).toContain("one process at most");
-  expect([exitCode, stderr]).toEqual([0, stderr]);
+  expect(exitCode, stderr).toBe(0);
 });
 
 test("bun test FILE...: a test may take longer than Bun's 5 seconds, and one line says which packages are missing", () => {
@@ -137,7 +137,7 @@ test("bun test FILE...: a test may take longer than Bun's 5 seconds, and one lin
         env: { PATH: process.env.PATH ?? "" },
       });
     const { stderr, exitCode } = run();
-    expect([exitCode, stderr]).toEqual([0, stderr]);
+    expect(exitCode, stderr).toBe(0);
     expect(stderr.match(/apt-get install .*/g)).toEqual(["apt-get install one three two"]);
     // Whoever asks for another time gets it.
     expect(run("--timeout", "50").stderr).toContain("timed out after 50ms");

@@ -11,7 +11,7 @@ import { inNewNamespace, outside, Pod } from "../helpers/pod.ts";
 import { output } from "../helpers/process.ts";
 import { freestanding, type Program, root } from "../helpers/programs.ts";
 import { PAUSE, untilAtRest } from "../helpers/rest.ts";
-import { injecting, STRACE, traced } from "../helpers/strace.ts";
+import { handlerOf, injectCommand, STRACE } from "../helpers/strace.ts";
 import { ROOT } from "../helpers/tools.ts";
 
 const { main: tree } = record(await readSource(join(root, "init.ts")));
@@ -47,6 +47,7 @@ function pathsFrom(
     if (call.word === "getpid") return then(`, PID ${when ?? "not 1"}`, { isPid1: when === 1 });
     if (call.word === "sigaction" && !otherwise)
       return then(`, no sigaction(${call.signo})`, { refused: call.signo });
+    if (branches.length > 1 && call.word !== "sigaction") throw new Error(`no path for ${call.word}`);
     return then("", {});
   });
 }
@@ -65,11 +66,9 @@ async function outcome(program: Program, { args, isPid1, refused, exit }: Path) 
     const { stdout, ...rest } = output(inside);
     return { ...rest, stdout: stdout.replace(program.version, "VERSION\n") };
   }
-  const calls = await traced("rt_sigaction", program.executable);
-  const handler = `rt_sigaction(${SIGNALS[refused]}, {sa_handler=0x`;
-  const when = 1 + calls.findLastIndex((line) => line.includes(handler));
+  const when = await handlerOf(SIGNALS[refused] ?? "", program.executable);
   // -f: unshare is what starts.
-  return output(injecting("rt_sigaction", `error=EINVAL:when=${when}`, "-f", ...inside));
+  return output(injectCommand("rt_sigaction", `error=EINVAL:when=${when}`, "-f", ...inside));
 }
 
 needing(ROOT, STRACE).describe("every path of main, beside the reference", () => {

@@ -5,7 +5,7 @@ import { expect } from "bun:test";
 import { random } from "../helpers/dice.ts";
 import { describeEach, ended, expectTerminates, MESSAGE, needing, WARNING } from "../helpers/expect.ts";
 import { NAMESPACES, observable, outside, Pod, UNPRIVILEGED } from "../helpers/pod.ts";
-import { childrenOf, output, proc, status, until } from "../helpers/process.ts";
+import { childrenOf, must, output, proc, status, until } from "../helpers/process.ts";
 import { hosted, type Program, reference } from "../helpers/programs.ts";
 import { CAUGHT, isAtRest, restsOrEnds, runtimeIsGone, untilAtRest } from "../helpers/rest.ts";
 import { ROOT } from "../helpers/tools.ts";
@@ -16,8 +16,9 @@ const { test } = needing(NAMESPACES);
 function expectRuntimeGone(pid: number, program: Program): void {
   expect(runtimeIsGone(pid, program)).toBe(true);
   expect(proc(pid, "maps")).not.toMatch(/ .wx. /);
-  // A runtime that is still there has more than 2,000 kB.
-  expect(Number.parseInt(status(pid, "RssAnon"), 10)).toBeLessThan(300);
+  // In kB: about 9 pages are left. What libc and the stack have to give back are 60 kB.
+  const pageSize = Number(must("getconf", "PAGESIZE"));
+  expect(Number.parseInt(status(pid, "RssAnon"), 10)).toBeLessThanOrEqual((16 * pageSize) / 1024);
 }
 
 describeEach((program) => {

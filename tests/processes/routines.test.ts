@@ -344,12 +344,12 @@ function runSearch(
 
 for (const architecture of architectures) {
   const { name, compiler, needed } = architecture;
-  const tools_ = needing(needed.run);
+  const runs = needing(needed.run);
   const runner = () => compile("runner", compiler, join(dist, `runner-${name}`));
-  tools_.test(`${name}: a program makes its system calls, and jumps where it has to`, async () => {
+  runs.test(`${name}: a program makes its system calls, and jumps where it has to`, async () => {
     await cases(60, (dice) => runProgram(dice, architecture, runner()));
   });
-  tools_.test(`${name}: a program finds an argument that strcasecmp(3) finds`, async () => {
+  runs.test(`${name}: a program finds an argument that strcasecmp(3) finds`, async () => {
     await cases(60, (dice) => {
       const wanted = dice.list(12, 12, () => someWanted(dice));
       const args = dice.list(0, 8, () => nearly(dice, dice.pick(wanted)));

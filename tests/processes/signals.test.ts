@@ -86,7 +86,7 @@ const setups: Record<string, readonly [setup: string, surroundings?: Surrounding
 };
 
 for (const [name, [setup, surroundings]] of Object.entries(setups))
-  test(`at rest it is what the reference is: ${name}`, async () => {
+  test(`at rest all programs are alike: ${name}`, async () => {
     const { status, end } = await expectAlike((program) => outsideOfPod(program, setup, surroundings));
     expect(status).toContain(CAUGHT);
     expect(end).toEqual(ended({ stderr: WARNING + INTERRUPTED }));

@@ -5,7 +5,6 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Pod } from "kubernetes-models/v1/Pod";
 import { commit } from "../../image/commit.ts";
 import {
   debianFiles,
@@ -17,11 +16,11 @@ import {
 } from "../../image/contents.ts";
 import type { Descriptor, Index } from "../../image/layout.ts";
 import { description, devDependencies, version } from "../../package.json" with { type: "json" };
-import { Machine, machine } from "../helpers/debian.ts";
+import { DebianMachine, machineNeeds } from "../helpers/debian.ts";
 import { ended, needing } from "../helpers/expect.ts";
 import { IMAGES, Layout, readJson } from "../helpers/images.ts";
-import { must, output } from "../helpers/process.ts";
-import { dist, root } from "../helpers/programs.ts";
+import { must, output, temporary } from "../helpers/process.ts";
+import { dist } from "../helpers/programs.ts";
 
 const now = commit();
 const created = new Date(now.time * 1000).toISOString().replace(".000Z", "Z");
@@ -204,9 +203,9 @@ for (const kind of kinds)
 
 needing(
   ...IMAGES,
-  ...machine("sid"),
+  ...machineNeeds("sid"),
 ).test("the bills of materials are valid SPDX 2.3, and have no field that is not SPDX's", async () => {
-  await using validator = await Machine.start("sid");
+  await using validator = await DebianMachine.start("sid");
   for (const kind of kinds) {
     const text = readFileSync(join(dist, images[kind].sbom), "utf8");
     writeFileSync(join(validator.folder, "in.spdx.json"), text);
@@ -226,13 +225,13 @@ needing(
     const rootfs = join(dist, images.hosted.rootfs, architecture);
     const names = Object.keys(debianFiles(architecture));
     const fields = names.map((name) => readFileSync(join(rootfs, "var/lib/dpkg/status.d", name), "utf8"));
-    const admindir = mkdtempSync(join(dist, "dpkg-"));
+    using folder = temporary();
+    const admindir = folder.path;
     const text = fields.map((control) => `Status: install ok installed\n${control}\n`).join("");
     writeFileSync(join(admindir, "status"), text);
     const shown = ["Package", "Architecture", "source:Package", "source:Version"];
     const format = `${shown.map((field) => `\${${field}}`).join(" ")}\\n`;
     const list = must("dpkg-query", "--admindir", admindir, "--show", "--showformat", format).split("\n");
-    must("rm", "-r", admindir);
     expect(list).toEqual([
       expect.stringContaining(`base-files ${architecture} base-files 12`),
       expect.stringContaining(`libc6 ${architecture} glibc 2.36-9+deb12u`),
@@ -245,14 +244,4 @@ needing(
       /^Bun itself is MIT-licensed.*JavaScriptCore.*Permission is hereby granted/s,
     );
   }
-});
-
-test("the example of a pod is valid, shares its PID namespace, and runs with imported images", () => {
-  const text = readFileSync(join(root, "examples/pod.yaml"), "utf8");
-  const manifest = new Pod(Bun.YAML.parse(text) as ConstructorParameters<typeof Pod>[0]);
-  manifest.validate();
-  expect(manifest.spec?.shareProcessNamespace).toBe(true);
-  // Kubernetes always pulls an image without a tag, or with "latest", unless this is said.
-  for (const { image, imagePullPolicy } of manifest.spec?.containers ?? [])
-    if (!/:(?!latest$)/.test(image ?? "")) expect([image, imagePullPolicy]).toEqual([image, "IfNotPresent"]);
 });

@@ -4,6 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { Pod } from "kubernetes-models/v1/Pod";
 import { images } from "../../image/contents.ts";
 import { sha256 } from "../../image/layout.ts";
 import { scripts } from "../../package.json" with { type: "json" };
@@ -54,9 +55,13 @@ test("CONTRIBUTING.md explains every script of package.json", () => {
 
 test("examples/README shows what verify says of this build", () => {
   const executable = readFileSync(join(root, "dist/freestanding/amd64/pause"));
-  const shown = read("examples/README.md");
-  expect(shown).toContain(`the freestanding build (${executable.length} bytes)`);
-  expect(shown).toContain(`bill of materials: ${sha256(executable)}\n`);
+  const shown = /build \((\d+) bytes\).*?bill of materials: (\w+)$/ms.exec(read("examples/README.md"));
+  expect(shown?.slice(1)).toEqual([String(executable.length), sha256(executable)]);
+});
+
+test("CONTRIBUTING.md's single tests are there", () => {
+  for (const [, file = "", name = ""] of read("CONTRIBUTING.md").matchAll(/bun test (\S+) -t (\S+)/g))
+    expect(read(file)).toMatch(new RegExp(`test\\(.*${name}`));
 });
 
 test("README quotes init.ts", () => {
@@ -75,7 +80,7 @@ test("the example of docs/how-it-works.md prints what stands there", () => {
 const COMMANDS: Record<string, [file: string, by: string]> = {
   "npm ci && npm start": ["tests/processes/npm.test.ts", '"npm", "--prefix", root, "start"'],
   "npm cit": [".ci/run", "npm cit"],
-  "npm run image -- freestanding": ["tests/containers/image.test.ts", "freestanding"],
+  "npm run image -- freestanding": ["tests/containers/image.test.ts", 'clone.build("freestanding"'],
   "ctr -n k8s.io images import dist/pause-freestanding.oci.tar": [
     "tests/containers/switch.test.ts",
     'user(rows["containerd 1.x"].load',
@@ -154,4 +159,13 @@ test("README and the files to which it leads name one image, and load its archiv
   for (const file of ["README.md", "examples/README.md", ...files])
     expect([file, ...new Set(read(file).match(/localhost\/pause[\w.:-]*/g))]).toEqual([file, reference]);
   expect([...new Set(readme.match(/dist\/[\w-]+\.oci\.tar/g))]).toEqual([`dist/${archive}`]);
+});
+
+test("the example of a pod is valid, shares its PID namespace, and runs with imported images", () => {
+  const manifest = new Pod(Bun.YAML.parse(read("examples/pod.yaml")) as ConstructorParameters<typeof Pod>[0]);
+  manifest.validate();
+  expect(manifest.spec?.shareProcessNamespace).toBe(true);
+  // Kubernetes always pulls an image without a tag, or with "latest", unless this is said.
+  for (const { image, imagePullPolicy } of manifest.spec?.containers ?? [])
+    if (!/:(?!latest$)/.test(image ?? "")) expect([image, imagePullPolicy]).toEqual([image, "IfNotPresent"]);
 });

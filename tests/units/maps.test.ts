@@ -106,6 +106,20 @@ for (const pageSize of [4096, 65536])
         expect([start % pageSize, end % pageSize, end > start]).toEqual([0, 0, true]);
     });
 
+    test("what is emptied: the stack that was used, libc's relocated constants but for .got, and its zeros", () => {
+      const { maps, needs } = addressSpace(pageSize);
+      const inPages = surplus(maps, needs).emptied.map(({ start, end }) => [
+        start / pageSize,
+        end / pageSize,
+      ]);
+      const grown = 2 ** 22 / pageSize;
+      expect(inPages).toEqual([
+        [0x58 + grown, 0x5f + grown],
+        [0x36, 0x37],
+        [0x39, 0x40],
+      ]);
+    });
+
     test("what a resting thread needs stays: libc, errno, struct pthread, rseq's area, stack, our page", () => {
       const { maps, needs } = addressSpace(pageSize);
       const { unmapped } = surplus(maps, needs);

@@ -66,7 +66,7 @@ export abstract class Place implements AsyncDisposable {
 }
 
 /** This machine, in which no empty cgroup2 hides the version that the runtimes can use. */
-export class Workshop extends Place {
+export class ThisMachine extends Place {
   constructor() {
     super("umount /sys/fs/cgroup/unified 2>/dev/null; echo ready; exec sleep infinity");
   }
