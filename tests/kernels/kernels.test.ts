@@ -118,7 +118,7 @@ else {
           Number(went(one, "memory")) / Number(went(other, "memory"));
         expect(ratio("pause", "floor")).toBeLessThanOrEqual(1.02);
         expect(ratio("pause", "musl")).toBeLessThan(1);
-        if (kernel.runsHosted) expect(ratio("hosted", "reference")).toBeLessThan(1.1);
+        if (kernel.runsHosted) expect(ratio("hosted", "reference")).toBeLessThan(1.03);
       });
     });
   }
