@@ -21,6 +21,9 @@ export function output(
   command: readonly string[],
   options: { cwd?: string; env?: Record<string, string>; timeout?: number } = {},
 ): Ending {
+  const [executable = ""] = command;
+  if (Bun.which(executable) === null)
+    return { stdout: "", stderr: `${executable}: not found\n`, exitCode: 127, signalCode: null };
   const { stdout, stderr, exitCode, signalCode } = Bun.spawnSync([...command], {
     stdin: "ignore",
     timeout: 300_000,
