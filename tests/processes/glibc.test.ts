@@ -7,7 +7,7 @@ import { copyFileSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { missingDebian, type Suite, unpacked } from "../helpers/debian.ts";
 import { needing } from "../helpers/expect.ts";
-import { Pod } from "../helpers/pod.ts";
+import { NAMESPACES, Pod } from "../helpers/pod.ts";
 import { hosted } from "../helpers/programs.ts";
 import { unobtainable } from "../helpers/tools.ts";
 
@@ -25,6 +25,7 @@ async function fault(root: string, size: number): Promise<string> {
 
 for (const suite of ["trixie", "sid"] satisfies Suite[])
   needing(
+    NAMESPACES,
     () => missingDebian({}) || unobtainable(() => unpacked(suite, "libc6")),
   ).test(`a later glibc, ${suite}'s: it rests, reaps and ends wherever its thread's block lies`, async () => {
     const root = unpacked(suite, "libc6");
