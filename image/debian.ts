@@ -9,8 +9,10 @@ import { fail, need, run } from "./tools.ts";
 export const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /** Where apt's sources have a suite: the folder that has dists/. apt is asked, because they have more than one form. */
-export const mirrorOf = (suite: string): string | undefined =>
-  new RegExp(`^'(\\S+)/dists/${suite}/InRelease'`, "m").exec(run(["apt-get", "--print-uris", "update"]))?.[1];
+export function mirrorOf(suite: string): string | undefined {
+  const uris = Bun.spawnSync(["apt-get", "--print-uris", "update"], { stderr: "inherit" }).stdout.toString();
+  return new RegExp(`^'(\\S+)/dists/${suite}/InRelease'`, "m").exec(uris)?.[1];
+}
 
 /** Debian 12's sources, from where this machine's apt gets Debian. */
 function sources(): string {

@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { userInfo } from "node:os";
 import { join } from "node:path";
+import { KEYRING, mirrorOf } from "../../image/debian.ts";
 import { Place } from "./places.ts";
 import { must, output } from "./process.ts";
 import { dist } from "./programs.ts";
@@ -21,14 +22,12 @@ import { missing, type Needed, ROOT, unobtainable } from "./tools.ts";
 
 export type Suite = "trixie" | "sid";
 
-const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const folder = join(dist, "debian");
 
-/** What apt calls the folder that has dists/; its own sources are one-line, deb822 or both, so apt is asked. */
+/** Where this machine's apt gets its own release of Debian, which is where it gets the others too. */
 function mirror(): string | undefined {
   const release = /^VERSION_CODENAME=(\S+)$/m.exec(output(["cat", "/etc/os-release"]).stdout)?.[1];
-  const uris = output(["apt-get", "--print-uris", "update"]).stdout;
-  return new RegExp(`^'(\\S+/)dists/${release}/InRelease'`, "m").exec(uris)?.[1];
+  return release && mirrorOf(release);
 }
 
 /** Why there is nothing to be had from a later Debian: "" if there is. In CI there has to be. */
